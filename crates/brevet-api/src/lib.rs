@@ -1,0 +1,1 @@
+//! The wire: generated gRPC types and services.

@@ -1,0 +1,1 @@
+//! Connects agents, orchestrators and operators to a broker.

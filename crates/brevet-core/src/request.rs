@@ -1,0 +1,236 @@
+//! The full context of a request: everything that policy sees, typed, with who asserted it.
+//!
+//! It is built by the broker from what was verified (the caller), what was recorded (the task), what is registered
+//! (audience, agent) and what was asked. What the requesting agent asserts about itself, and what is absent, enters
+//! at its worst value: it can turn a permit into a deny, never the reverse. Free text is never part of it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Thumbprint;
+use crate::id::TaskId;
+use crate::name::{AudienceName, PurposeCode, TaskType, TenantName};
+use crate::registry::{Enforcement, Role};
+use crate::revision::Basis;
+use crate::scope::Scope;
+use crate::spiffe_id::SpiffeId;
+use crate::terms::Profile;
+use crate::time::Timestamp;
+
+/// What is asked for; one policy action each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Operation {
+    /// Open a root task.
+    CreateTask,
+    /// Issue a credential for a task.
+    IssueCredential,
+}
+
+impl Operation {
+    /// The name, the same in policy, wire and log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CreateTask => "CreateTask",
+            Self::IssueCredential => "IssueCredential",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How sensitive data or an effect is, from harmless to worst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sensitivity {
+    /// Public or trivial.
+    Low,
+    /// Internal.
+    Moderate,
+    /// Confidential.
+    High,
+    /// Loss would be grave.
+    Critical,
+}
+
+impl Sensitivity {
+    /// 0 for low to 3 for critical.
+    #[must_use]
+    pub const fn level(self) -> i64 {
+        self as i64
+    }
+}
+
+/// Where the instruction came from that the agent acts on, from most to least trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptOrigin {
+    /// The operator's own system prompt.
+    System,
+    /// The delegating user.
+    User,
+    /// A retrieved document.
+    Retrieved,
+    /// The output of a tool.
+    ToolOutput,
+    /// Unknown, or known to be hostile.
+    Untrusted,
+}
+
+impl PromptOrigin {
+    /// 0 for system to 4 for untrusted.
+    #[must_use]
+    pub const fn level(self) -> i64 {
+        self as i64
+    }
+
+    /// What policy sees: the worse of what the orchestrator said of the task and what the agent says of the
+    /// request. An agent that says nothing adds nothing; an orchestrator that said nothing means untrusted.
+    #[must_use]
+    pub fn judged(by_orchestrator: Option<Self>, by_agent: Option<Self>) -> Self {
+        let task = by_orchestrator.unwrap_or(Self::Untrusted);
+        by_agent.map_or(task, |agent| agent.max(task))
+    }
+}
+
+/// How a caller's identity was verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verification {
+    /// An X.509-SVID, with its key proven by the TLS handshake.
+    X509Svid,
+}
+
+impl Verification {
+    /// The name, the same in policy, wire and log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::X509Svid => "x509_svid",
+        }
+    }
+}
+
+/// Who asks: verified by Brevet, roles by the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerFacts {
+    /// The workload.
+    pub spiffe_id: SpiffeId,
+    /// Its tenant.
+    pub tenant: TenantName,
+    /// What the registry says it may be.
+    pub roles: BTreeSet<Role>,
+    /// How its identity was verified.
+    pub verified: Verification,
+    /// How long ago that was, in whole seconds.
+    pub verified_age_seconds: u64,
+}
+
+/// The task: recorded at opening, or about to be. Everything here was asserted by the orchestrator and then fixed,
+/// but for the ages, which are computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskFacts {
+    /// The task's id.
+    pub id: TaskId,
+    /// Its type.
+    pub task_type: TaskType,
+    /// Why it is done.
+    pub purpose: PurposeCode,
+    /// The most sensitive thing it may touch.
+    pub sensitivity_max: Sensitivity,
+    /// The agent that works on it.
+    pub agent: SpiffeId,
+    /// On whose behalf.
+    pub delegator: SpiffeId,
+    /// The workload that opened it.
+    pub opener: SpiffeId,
+    /// The agents from the root task's to this task's.
+    pub chain: Vec<SpiffeId>,
+    /// Zero for a root task.
+    pub depth: u8,
+    /// Seconds since it was opened.
+    pub age_seconds: u64,
+    /// Seconds until its deadline.
+    pub remaining_seconds: u64,
+    /// Leases of it that live.
+    pub leases_live: u32,
+}
+
+/// The credential asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialFacts {
+    /// Its form.
+    pub profile: Profile,
+    /// The audience, registered.
+    pub audience: AudienceName,
+    /// How the audience enforces (registry).
+    pub enforcement: Enforcement,
+    /// The audience's sensitivity (registry).
+    pub sensitivity: Sensitivity,
+    /// What is asked for, already known to lie within the task's scope.
+    pub scope: Scope,
+    /// How long it is to live, in whole seconds.
+    pub lifetime_seconds: u64,
+    /// The key it will be bound to.
+    pub holder: Thumbprint,
+}
+
+/// What the request is about, for policy's resource.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// A type of task.
+    TaskType(TaskType),
+    /// An audience.
+    Audience(AudienceName),
+}
+
+/// The full context of one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// What is asked for.
+    pub operation: Operation,
+    /// Who asks.
+    pub caller: CallerFacts,
+    /// What it is about.
+    pub resource: Resource,
+    /// The task it belongs to.
+    pub task: TaskFacts,
+    /// The scope it opens or draws on.
+    pub scope: Scope,
+    /// The worse of what orchestrator and agent said; see [`PromptOrigin::judged`].
+    pub prompt_origin: PromptOrigin,
+    /// The credential asked for, where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialFacts>,
+    /// When it is decided.
+    pub time: Timestamp,
+    /// What the facts above were read from.
+    pub basis: Basis,
+}
+
+/// The policies that determined a decision, each with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeterminingPolicy {
+    /// The policy's id.
+    pub id: String,
+    /// The file it is in, relative to the policy directory.
+    pub file: String,
+    /// The line it begins at, counted from one.
+    pub line: u32,
+}
+
+/// What a permit demands besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Obligations {
+    /// The credential may live no longer than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_max: Option<Duration>,
+}

@@ -1,0 +1,97 @@
+//! The terms of a credential: everything that will be signed, but for the revision it is issued at.
+//!
+//! They are data. The journal holds them before the key is used, and a retry with the same `request_id` signs the
+//! same terms again. What proves that a policy permitted them and that the journal holds them are the types of
+//! [`crate::proof`].
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{CertificateDigest, PolicyDigest, Thumbprint};
+use crate::id::{Id, LeaseId};
+use crate::name::{AudienceName, KeyId};
+use crate::scope::Scope;
+use crate::spiffe_id::SpiffeId;
+use crate::time::Timestamp;
+
+/// The form of a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Profile {
+    /// A JWT access token (RFC 9068) for one audience, bound to the task's holder key.
+    TaskToken,
+}
+
+impl Profile {
+    /// The name, the same in policy, wire and log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskToken => "task_token",
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Everything that will be signed, but for the revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The lease: its last part is the token's `jti`.
+    pub id: LeaseId,
+    /// The key that will sign.
+    pub key_id: KeyId,
+    /// `iat`, a whole second.
+    pub issued_at: Timestamp,
+    /// `exp`, a whole second; a credential is dead at its end, not after it.
+    pub end: Timestamp,
+    /// `cnf.jkt`.
+    pub holder: Thumbprint,
+    /// The policies that permitted it.
+    pub policy: PolicyDigest,
+    /// What depends on the form.
+    pub content: Content,
+}
+
+impl Terms {
+    /// The form.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        match self.content {
+            Content::TaskToken(_) => Profile::TaskToken,
+        }
+    }
+}
+
+/// What depends on the form of a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// The claims of a task token.
+    TaskToken(TaskToken),
+}
+
+/// The claims of a task token that the common terms don't hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskToken {
+    /// `iss`: the broker's issuer URL.
+    pub issuer: String,
+    /// `sub`: the agent; the delegator only where the audience understands `act`.
+    pub subject: SpiffeId,
+    /// `act`, outermost first: the agent, then whoever delegated to it, up to the root task's agent. Never cut.
+    pub actors: Vec<SpiffeId>,
+    /// `aud`: exactly one.
+    pub audience: AudienceName,
+    /// `authorization_details` (RFC 9396).
+    pub scope: Scope,
+    /// `cnf.x5t#S256`, where a certificate of the holder key was named (RFC 8705 §3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateDigest>,
+    /// `task`: the ids from the root task to this one, so that a lock on any ancestor can be matched offline.
+    pub path: Vec<Id>,
+}

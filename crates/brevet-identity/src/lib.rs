@@ -1,0 +1,1 @@
+//! Parses and verifies hostile identity documents.

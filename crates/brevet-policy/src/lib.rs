@@ -1,0 +1,1 @@
+//! Decides requests with Cedar policies.

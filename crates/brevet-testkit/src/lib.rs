@@ -1,0 +1,1 @@
+//! What only tests use: clocks, seeds, a test CA, an in-memory journal.

@@ -1,0 +1,1 @@
+//! Verifies task tokens at a resource server.

@@ -1,0 +1,1 @@
+//! The Brevet daemon and its command line.

@@ -1,0 +1,3 @@
+//! The `brevet` program.
+
+fn main() {}
