@@ -208,9 +208,7 @@ impl FromStr for TaskId {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         match text.split_once('-') {
             None => Ok(Self::root_of(text.parse()?)),
-            Some((root, node)) => {
-                Self::child_of(root.parse()?, Id::parse(node).ok_or(InvalidId("task id"))?)
-            }
+            Some((root, node)) => Self::child_of(root.parse()?, Id::parse(node).ok_or(InvalidId("task id"))?),
         }
     }
 }

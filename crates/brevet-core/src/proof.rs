@@ -3,14 +3,15 @@
 //! Their fields are private and none of them is `Clone`. Each has one constructor, and one file of the workspace
 //! may call it; `tests/architecture.rs` names that file and fails if another does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::digest::{CertificateDigest, PolicyDigest, Thumbprint};
 use crate::name::TenantName;
-use crate::request::{CallerFacts, DeterminingPolicy, Obligations, Operation, Request, Verification};
 use crate::registry::Registry;
+use crate::request::{CallerFacts, DeterminingPolicy, Obligations, Operation, Request, Verification};
 use crate::revision::{Basis, Revision};
 use crate::spiffe_id::SpiffeId;
 use crate::terms::Terms;
@@ -38,14 +39,7 @@ impl Caller {
         key: Thumbprint,
         certificate: CertificateDigest,
     ) -> Self {
-        Self {
-            spiffe_id,
-            verification: Verification::X509Svid,
-            verified_at,
-            valid_until,
-            key,
-            certificate,
-        }
+        Self { spiffe_id, verification: Verification::X509Svid, verified_at, valid_until, key, certificate }
     }
 
     /// The workload.
@@ -153,14 +147,14 @@ impl Permit {
 #[derive(Debug)]
 pub struct Plan {
     permit: Permit,
-    terms: Terms,
+    terms: Arc<Terms>,
 }
 
 impl Plan {
     /// Constructor for the mint's planner alone.
     #[must_use]
-    pub const fn drawn(permit: Permit, terms: Terms) -> Self {
-        Self { permit, terms }
+    pub fn drawn(permit: Permit, terms: Terms) -> Self {
+        Self { permit, terms: Arc::new(terms) }
     }
 
     /// The permit.
@@ -171,7 +165,7 @@ impl Plan {
 
     /// The terms.
     #[must_use]
-    pub const fn terms(&self) -> &Terms {
+    pub const fn terms(&self) -> &Arc<Terms> {
         &self.terms
     }
 }
@@ -179,20 +173,20 @@ impl Plan {
 /// Terms that the journal durably holds, and the revision it holds them at. Only this can be signed.
 #[derive(Debug)]
 pub struct Recorded {
-    terms: Terms,
+    terms: Arc<Terms>,
     revision: Revision,
 }
 
 impl Recorded {
     /// Constructor for the lease table alone, once the journal has said that `revision` is durable.
     #[must_use]
-    pub const fn durable(terms: Terms, revision: Revision) -> Self {
+    pub const fn durable(terms: Arc<Terms>, revision: Revision) -> Self {
         Self { terms, revision }
     }
 
     /// The terms.
     #[must_use]
-    pub const fn terms(&self) -> &Terms {
+    pub fn terms(&self) -> &Terms {
         &self.terms
     }
 

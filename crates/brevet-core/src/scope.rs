@@ -29,7 +29,9 @@ pub const VALUE_BYTES_MAX: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidScope {
     /// A resource pattern does not fit its grammar.
-    #[error("not a valid resource: expected seg(/seg)* with seg = [A-Za-z0-9._-]{{1,64}}, at most 16, optionally ending in /**")]
+    #[error(
+        "not a valid resource: expected seg(/seg)* with seg = [A-Za-z0-9._-]{{1,64}}, at most 16, optionally ending in /**"
+    )]
     Resource,
     /// A permission names no action.
     #[error("a permission names no action")]

@@ -8,12 +8,40 @@ fn resource(text: &str) -> ResourcePattern {
 
 #[test]
 fn the_resource_grammar_is_exact() {
-    for good in ["a", "a/b", "a/**", ".git/x", "A-Z_0.9", &["s"; 16].join("/"), &format!("{}/**", ["s"; 16].join("/"))] {
+    for good in [
+        "a",
+        "a/b",
+        "a/**",
+        ".git/x",
+        "A-Z_0.9",
+        &["s"; 16].join("/"),
+        &format!("{}/**", ["s"; 16].join("/")),
+    ] {
         assert!(good.parse::<ResourcePattern>().is_ok(), "{good}");
     }
     for bad in [
-        "", "*", "**", "/a", "a/", "a//b", "a/*", "a/**/b", "a**", "a/***", "a/../b", ".", "a/.", "a,b", "a b", "a.",
-        "a\u{202e}", "\u{ff41}", "a\n", "a%2fb", &["s"; 17].join("/"), &"x".repeat(65),
+        "",
+        "*",
+        "**",
+        "/a",
+        "a/",
+        "a//b",
+        "a/*",
+        "a/**/b",
+        "a**",
+        "a/***",
+        "a/../b",
+        ".",
+        "a/.",
+        "a,b",
+        "a b",
+        "a.",
+        "a\u{202e}",
+        "\u{ff41}",
+        "a\n",
+        "a%2fb",
+        &["s"; 17].join("/"),
+        &"x".repeat(65),
     ] {
         assert!(bad.parse::<ResourcePattern>().is_err(), "{bad:?}");
     }
@@ -66,7 +94,8 @@ fn value() -> impl Strategy<Value = Value> {
 fn constraint() -> impl Strategy<Value = Constraint> {
     prop_oneof![
         prop::collection::btree_set(value(), 1..4).prop_map(Constraint::OneOf),
-        (0..5i64, 0..5i64).prop_map(|(a, b)| Constraint::Between { min: Some(a.min(b)), max: Some(a.max(b)) }),
+        (0..5i64, 0..5i64)
+            .prop_map(|(a, b)| Constraint::Between { min: Some(a.min(b)), max: Some(a.max(b)) }),
         (0..5i64).prop_map(|a| Constraint::Between { min: Some(a), max: None }),
         (0..5i64).prop_map(|a| Constraint::Between { min: None, max: Some(a) }),
         prop::sample::select(vec!["p", "pq", "x"]).prop_map(|t| Constraint::Prefix(t.into())),
@@ -76,15 +105,17 @@ fn constraint() -> impl Strategy<Value = Constraint> {
 fn permission() -> impl Strategy<Value = Permission> {
     let actions = prop::collection::btree_set(prop::sample::select(vec!["r", "w"]), 1..3);
     let constraints = prop::collection::btree_map(prop::sample::select(vec!["n", "m"]), constraint(), 0..3);
-    (prop::sample::select(vec!["x", "y"]), pattern(), actions, constraints).prop_map(|(audience, resource, actions, constraints)| {
-        Permission::new(
-            AudienceName::parse(audience).unwrap(),
-            resource,
-            actions.into_iter().map(|a| ActionName::parse(a).unwrap()).collect(),
-            constraints.into_iter().map(|(n, c)| (ArgumentName::parse(n).unwrap(), c)).collect(),
-        )
-        .unwrap()
-    })
+    (prop::sample::select(vec!["x", "y"]), pattern(), actions, constraints).prop_map(
+        |(audience, resource, actions, constraints)| {
+            Permission::new(
+                AudienceName::parse(audience).unwrap(),
+                resource,
+                actions.into_iter().map(|a| ActionName::parse(a).unwrap()).collect(),
+                constraints.into_iter().map(|(n, c)| (ArgumentName::parse(n).unwrap(), c)).collect(),
+            )
+            .unwrap()
+        },
+    )
 }
 
 pub(crate) fn scope() -> impl Strategy<Value = Scope> {

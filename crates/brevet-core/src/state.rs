@@ -1,0 +1,66 @@
+//! The whole state as the fold of the journal: what a restart rebuilds, and the oracle that every test of the table
+//! compares with.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::Control;
+use crate::digest::StateDigest;
+use crate::fact::{Envelope, Fact};
+use crate::id::RootTaskId;
+use crate::ledger::Ledger;
+use crate::revision::Revision;
+use crate::time::Timestamp;
+
+/// Every task tree and what binds them, as of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// The last record folded in.
+    pub revision: Revision,
+    /// The highest judging time ever recorded.
+    pub judged: Timestamp,
+    /// What binds every tree.
+    pub control: Control,
+    /// The trees.
+    pub trees: BTreeMap<RootTaskId, Ledger>,
+}
+
+impl State {
+    /// Folds one record.
+    pub fn apply(&mut self, envelope: &Envelope, fact: &Fact, revision: Revision) {
+        self.revision = revision;
+        self.judged = self.judged.max(envelope.at.judge);
+        self.control.apply(fact, revision, envelope.at.judge);
+        let Some(root) = envelope.tree else { return };
+        match (self.trees.get_mut(&root), fact, &envelope.tenant) {
+            (Some(ledger), fact, _) => ledger.apply(fact, envelope, revision),
+            (None, Fact::TaskOpened(opened), Some(tenant)) => {
+                self.trees.insert(root, Ledger::begun_by(opened, tenant.clone(), revision));
+            }
+            (None, _, _) => {}
+        }
+    }
+
+    /// The state as a snapshot stores it.
+    ///
+    /// # Errors
+    /// None in practice: every part has a JSON form.
+    pub fn to_snapshot(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+
+    /// A state from a snapshot.
+    ///
+    /// # Errors
+    /// If the bytes are none.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+
+    /// The digest of a snapshot's bytes, which a record of the journal vouches for.
+    #[must_use]
+    pub fn digest(snapshot: &[u8]) -> StateDigest {
+        StateDigest::of(&[snapshot])
+    }
+}
