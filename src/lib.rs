@@ -1,1 +1,19 @@
 //! The Brevet daemon and its command line.
+//!
+//! [`app`] builds every part once; [`broker`] tells each use case as a story over the [`table`] of task trees, the
+//! policies and the mint; [`grpc`] and [`http`] are the surfaces, [`net`] the edge in front of them. [`clock`] is
+//! the only file that reads the time.
+
+pub mod app;
+pub mod broker;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod dev;
+pub mod grpc;
+pub mod http;
+pub mod net;
+pub mod reload;
+pub mod table;
+pub mod telemetry;
+pub mod trust;

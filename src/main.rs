@@ -1,3 +1,7 @@
-//! The `brevet` program.
+//! The `brevet` program: parses the command line and runs it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    brevet::cli::main()
+}

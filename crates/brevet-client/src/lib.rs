@@ -1,1 +1,13 @@
-//! Connects agents, orchestrators and operators to a broker.
+//! Connects agents, orchestrators, operators and resource servers to a broker.
+//!
+//! It is thin: a connection that proves both ends by their X.509-SVIDs, the generated stubs, the broker's refusals,
+//! and proofs of possession. What the calls mean is said in the `.proto` files of [`brevet_api`].
+
+pub mod connect;
+pub mod dpop;
+pub mod endpoints;
+pub mod refusal;
+
+pub use connect::{Broker, ConnectError, Identity, ServerTrust, Settings, connect};
+pub use endpoints::Endpoints;
+pub use refusal::Refusal;

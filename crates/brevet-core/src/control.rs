@@ -58,7 +58,8 @@ impl Control {
             Fact::LockCreated(lock) => {
                 let record =
                     LockRecord { lock: lock.clone(), created: revision, created_at: judge, lifted: None };
-                self.locks.insert(lock.id, record);
+                // INVARIANT: no lock takes the place of another, or what that has killed would live again.
+                self.locks.entry(lock.id).or_insert(record);
             }
             Fact::LockLifted { lock, .. } => {
                 if let Some(record) = self.locks.get_mut(lock) {
@@ -70,7 +71,7 @@ impl Control {
         self.revision = revision;
     }
 
-    /// The lock that has killed a task recorded at `opened`, if one has.
+    /// The first lock that has killed a task recorded at `opened`, if one has.
     #[must_use]
     pub fn lock_on_task<'a, I: Iterator<Item = Hop<'a>>>(
         &self,
@@ -79,17 +80,19 @@ impl Control {
         opened: Revision,
         path: impl Fn() -> I,
     ) -> Option<&LockRecord> {
-        self.locks.values().find(|record| {
+        let killed = |record: &&LockRecord| {
             record.created > opened && record.binds(tenant) && record.lock.selector.stops_task(task, path())
-        })
+        };
+        self.locks.values().filter(killed).min_by_key(|record| record.created)
     }
 
-    /// The lock that has killed a lease recorded at `issued` by what the lease says, if one has.
+    /// The first lock that has killed a lease recorded at `issued` by what the lease says, if one has.
     #[must_use]
     pub fn lock_on_terms(&self, tenant: &TenantName, terms: &Terms, issued: Revision) -> Option<&LockRecord> {
-        self.locks.values().find(|record| {
+        let killed = |record: &&LockRecord| {
             record.created > issued && record.binds(tenant) && record.lock.selector.stops_terms(terms)
-        })
+        };
+        self.locks.values().filter(killed).min_by_key(|record| record.created)
     }
 
     /// The lock that forbids to open a task now, if one does.
@@ -116,3 +119,6 @@ impl Control {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,20 +175,13 @@ pub struct TaskOpened {
 }
 
 impl TaskOpened {
-    /// The digest of this hop upon the one before: nothing of either can be changed, cut or put elsewhere.
+    /// The digest of this hop upon the one before: nothing of either can be changed, cut or put elsewhere. It
+    /// covers the JSON of the whole opening, with 32 zero bytes in place of the hop itself.
     #[must_use]
     pub fn hop_upon(&self, before: Option<HopDigest>) -> HopDigest {
-        let scope = serde_json::to_vec(&self.scope).unwrap_or_default();
-        HopDigest::of(&[
-            before.as_ref().map_or(&[], |hop| hop.as_bytes().as_slice()),
-            self.id.to_string().as_bytes(),
-            self.agent.as_str().as_bytes(),
-            self.delegator.as_str().as_bytes(),
-            self.opener.as_str().as_bytes(),
-            &scope,
-            &self.deadline.millis().to_be_bytes(),
-            &[self.depth],
-        ])
+        let bare = Self { hop: HopDigest::from_bytes([0; 32]), ..self.clone() };
+        let opening = serde_json::to_vec(&bare).unwrap_or_default();
+        HopDigest::of(&[before.as_ref().map_or(&[], |hop| hop.as_bytes().as_slice()), &opening])
     }
 }
 
@@ -216,6 +209,20 @@ pub enum Outcome {
     Revoked,
     /// Its deadline passed.
     Expired,
+}
+
+impl Outcome {
+    /// The name, the same in wire and log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// How a lease ended while its task went on.
@@ -278,3 +285,6 @@ impl From<ReasonCode> for String {
         code.0.into_owned()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::digest::{ClaimDigest, RequestDigest};
 use crate::fact::{Envelope, Fact, Holder, LeaseOutcome, Outcome, ReasonCode, TaskOpened};
 use crate::id::{Id, LeaseId, LeaseKey, LockId, RootTaskId, TaskId};
-use crate::lock::{Hop, LockRecord};
+use crate::lock::Hop;
 use crate::name::{RequestId, TenantName};
 use crate::proof::{Permit, Plan};
 use crate::request::{Operation, PromptOrigin, TaskFacts};
@@ -208,7 +208,7 @@ impl Ledger {
             deadline: opening.deadline,
             depth: 0,
             holder: opening.holder,
-            // Replaced at once: the digest covers the fields above.
+            // Replaced at once: the digest covers all the other fields.
             hop: crate::digest::HopDigest::from_bytes([0; 32]),
             body: opening.body,
         };
@@ -250,6 +250,9 @@ impl Ledger {
         let task = self.task(id).ok_or(IssueRefusal::NoTask)?;
         if permit.basis().tree != self.version || permit.basis().control != control.revision() {
             return Err(IssueRefusal::Conflict);
+        }
+        if task.leases.contains_key(&terms.id.key) {
+            return Err(IssueRefusal::NotPermitted);
         }
         if let Some(ending) = self.task_ending(id, control, now.judge) {
             return Err(IssueRefusal::TaskClosed(ending));
@@ -395,10 +398,15 @@ impl Ledger {
             Fact::LeaseIssued { terms, body } => {
                 let Some(task) = self.task_mut(terms.id.task) else { return };
                 task.holder = Holder::Key(terms.holder);
-                let lease = Lease { terms: Arc::clone(terms), revision, ended: None };
-                task.leases.insert(terms.id.key, lease);
+                // INVARIANT: no lease takes the place of another, dead or live.
+                task.leases.entry(terms.id.key).or_insert_with(|| Lease {
+                    terms: Arc::clone(terms),
+                    revision,
+                    ended: None,
+                });
                 if let Some(request_id) = &envelope.request_id {
-                    task.answered.insert(request_id.clone(), Answered { body: *body, lease: terms.id.key });
+                    let answered = Answered { body: *body, lease: terms.id.key };
+                    task.answered.entry(request_id.clone()).or_insert(answered);
                 }
             }
             Fact::LeasesEnded { task, leases, outcome, reason } => {
@@ -453,28 +461,35 @@ impl Ledger {
     }
 
     /// How a task has ended; none if it lives. A task that is not here has no ending either: ask for it first.
+    ///
+    /// Of several endings the earliest is meant, so that the answer does not change as time passes or as the reaper
+    /// records what it finds.
     #[must_use]
     pub fn task_ending(&self, id: TaskId, control: &Control, judge: Timestamp) -> Option<Ending<Outcome>> {
-        let task = self.task(id)?;
-        if let Some(ending) = &task.ended {
-            return Some(ending.clone());
-        }
-        for hop in self.ancestors(id) {
-            if let Some(ending) = &hop.ended
-                && !sabotage::on("ancestors_do_not_end")
-            {
-                return Some(Ending { reason: REASON_TASK_ENDED, ..ending.clone() });
+        self.task(id)?;
+        let due = self.ancestors(id).map(|hop| hop.opened.deadline).filter(|deadline| *deadline <= judge);
+        let expired = due.map(|at| Ending { outcome: Outcome::Expired, reason: REASON_EXPIRED, at });
+        let recorded = self.ancestors(id).enumerate().filter_map(|(distance, hop)| {
+            let ending = hop.ended.clone()?;
+            match distance {
+                0 => Some(ending),
+                _ if sabotage::on("ancestors_do_not_end") => None,
+                _ => Some(Ending { reason: REASON_TASK_ENDED, ..ending }),
             }
-            if hop.opened.deadline <= judge {
-                let at = hop.opened.deadline;
-                return Some(Ending { outcome: Outcome::Expired, reason: REASON_EXPIRED, at });
-            }
-        }
-        let lock = control.lock_on_task(&self.tenant, id, task.revision, || self.path(id))?;
-        Some(Ending { outcome: Outcome::Revoked, reason: REASON_LOCKED, at: lock.created_at })
+        });
+        // A lock that came between the openings of an ancestor and of this task has killed the ancestor.
+        let locked = self.ancestors(id).filter_map(|hop| {
+            let lock = control
+                .lock_on_task(&self.tenant, hop.opened.id, hop.revision, || self.path(hop.opened.id))?;
+            Some(Ending { outcome: Outcome::Revoked, reason: REASON_LOCKED, at: lock.created_at })
+        });
+        // What has come and been recorded in the same millisecond had come first.
+        expired.chain(recorded).chain(locked).min_by_key(|ending| ending.at)
     }
 
     /// How a lease has ended; none if it lives. A lease that is not here has no ending either: ask for it first.
+    ///
+    /// Of several endings the earliest is meant, as for a task.
     #[must_use]
     pub fn lease_ending(
         &self,
@@ -483,28 +498,21 @@ impl Ledger {
         judge: Timestamp,
     ) -> Option<Ending<LeaseOutcome>> {
         let lease = self.lease(id)?;
-        let killed_by = |lock: &LockRecord| Ending {
+        let at = lease.terms.end;
+        let is_due = at <= judge && !sabotage::on("leases_outlive_their_end");
+        let expired = is_due.then_some(Ending { outcome: LeaseOutcome::Expired, reason: REASON_EXPIRED, at });
+        let by_task = self.task_ending(id.task, control, judge).map(|task| {
+            let reason = if task.outcome == Outcome::Revoked { task.reason } else { REASON_TASK_ENDED };
+            Ending { outcome: LeaseOutcome::Revoked, reason, at: task.at }
+        });
+        // A lock on the task came after the task was opened and has killed that.
+        let locked = control.lock_on_terms(&self.tenant, &lease.terms, lease.revision).map(|lock| Ending {
             outcome: LeaseOutcome::Revoked,
             reason: REASON_LOCKED,
             at: lock.created_at,
-        };
-        if let Some(ending) = &lease.ended {
-            return Some(ending.clone());
-        }
-        if lease.terms.end <= judge && !sabotage::on("leases_outlive_their_end") {
-            let at = lease.terms.end;
-            return Some(Ending { outcome: LeaseOutcome::Expired, reason: REASON_EXPIRED, at });
-        }
-        if let Some(task) = self.task_ending(id.task, control, judge) {
-            let reason = if task.outcome == Outcome::Revoked { task.reason } else { REASON_TASK_ENDED };
-            return Some(Ending { outcome: LeaseOutcome::Revoked, reason, at: task.at });
-        }
-        control
-            .lock_on_terms(&self.tenant, &lease.terms, lease.revision)
-            // A lock on the agent, say, that came after the task was opened has killed the task; one that came
-            // between has killed the lease by its task's path.
-            .or_else(|| control.lock_on_task(&self.tenant, id.task, lease.revision, || self.path(id.task)))
-            .map(killed_by)
+        });
+        let endings = expired.into_iter().chain(lease.ended.clone()).chain(by_task).chain(locked);
+        endings.min_by_key(|ending| ending.at)
     }
 
     /// How many leases of a task live.
@@ -631,4 +639,4 @@ fn hop_of(opened: &TaskOpened) -> Hop<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

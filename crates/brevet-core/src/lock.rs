@@ -152,3 +152,6 @@ impl LockRecord {
         self.lock.tenant.as_ref().is_none_or(|bound| bound == tenant)
     }
 }
+
+#[cfg(test)]
+mod tests;

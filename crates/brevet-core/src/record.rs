@@ -4,7 +4,10 @@
 //! A record has an envelope, a small fact that replay folds, and evidence that only audit reads. Its revision is the
 //! key it is stored under; the chain covers both.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
+use serde_json::ser::{Formatter, Serializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -61,8 +64,36 @@ pub fn encode<E: Serialize>(
     evidence: Option<&E>,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = Vec::with_capacity(2048);
-    serde_json::to_writer(&mut bytes, &Written { v: FORMAT, envelope, fact, evidence })?;
+    let mut serializer = Serializer::with_formatter(&mut bytes, Ascii);
+    Written { v: FORMAT, envelope, fact, evidence }.serialize(&mut serializer)?;
     Ok(bytes)
+}
+
+/// Writes text in printable ASCII and everything else as its escape, so that nothing a caller wrote ends a line,
+/// turns the direction of the text, or reaches the terminal of whoever reads the journal (invariant U6).
+struct Ascii;
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let is_printable = |byte: u8| matches!(byte, b' '..=b'~');
+        if fragment.bytes().all(is_printable) {
+            return writer.write_all(fragment.as_bytes());
+        }
+        for character in fragment.chars() {
+            if character.is_ascii() && is_printable(character as u8) {
+                write!(writer, "{character}")?;
+                continue;
+            }
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads a record.
@@ -80,3 +111,6 @@ pub fn decode(bytes: &[u8]) -> Result<Record<'_>, InvalidRecord> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

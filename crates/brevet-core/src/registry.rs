@@ -440,3 +440,6 @@ impl Registry {
 fn duplicate(kind: &'static str, name: &impl ToString) -> InvalidRegistry {
     InvalidRegistry::Duplicate { kind, name: name.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -66,6 +66,17 @@ impl Sensitivity {
     pub const fn level(self) -> i64 {
         self as i64
     }
+
+    /// The name, the same in configuration, policy and log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Moderate => "moderate",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// Where the instruction came from that the agent acts on, from most to least trusted.
@@ -89,6 +100,18 @@ impl PromptOrigin {
     #[must_use]
     pub const fn level(self) -> i64 {
         self as i64
+    }
+
+    /// The name, the same in policy, wire and log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Retrieved => "retrieved",
+            Self::ToolOutput => "tool_output",
+            Self::Untrusted => "untrusted",
+        }
     }
 
     /// What policy sees: the worse of what the orchestrator said of the task and what the agent says of the
@@ -234,3 +257,6 @@ pub struct Obligations {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifetime_max: Option<Duration>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,7 +135,7 @@ pub enum Value {
 
 /// What an argument of an action may be. An argument without a constraint is free.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Constraint {
     /// One of these values; equality is a set of one.
     OneOf(BTreeSet<Value>),

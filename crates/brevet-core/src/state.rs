@@ -64,3 +64,6 @@ impl State {
         StateDigest::of(&[snapshot])
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,31 @@
 //! Parses and verifies hostile identity documents.
+//!
+//! Everything here takes bytes that an attacker may have chosen, a trust that was configured, and the time; it
+//! answers with a typed proof or with one small error that has a stable `reason` for the audit. There is no I/O, no
+//! clock and no state: trust is an immutable value that its owner replaces as a whole.
+//!
+//! * [`trust`] holds the trust bundles, [`x509_svid`] judges certificate chains by them, and [`tls`] makes the
+//!   configurations under which such chains are presented.
+//! * [`jws`] reads signed tokens strictly. [`task_token`] and [`dpop`] are the two profiles of it.
+//! * [`key`] names public keys, [`jwk_set`] finds them, and [`json`] reads the JSON that all of these are made of.
+//!
+//! Resource servers reuse this crate to judge task tokens exactly as the broker would.
+
+pub mod authorization_details;
+mod certificate;
+pub mod dpop;
+pub mod json;
+pub mod jwk_set;
+pub mod jws;
+pub mod key;
+pub mod task_token;
+pub mod tls;
+pub mod trust;
+pub mod x509_svid;
+
+#[cfg(test)]
+mod test_certificates;
+#[cfg(test)]
+mod test_keys;
+#[cfg(test)]
+mod wycheproof;

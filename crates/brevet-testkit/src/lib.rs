@@ -1,1 +1,3 @@
 //! What only tests use: clocks, seeds, a test CA, an in-memory journal.
+
+pub mod journal;

@@ -1,0 +1,20 @@
+use super::*;
+
+#[test]
+fn a_reason_is_a_short_code_and_never_free_text() {
+    for good in ["a", "task_ended", "0_9", &"x".repeat(64)] {
+        assert_eq!(ReasonCode::parse(good).unwrap().as_str(), good);
+    }
+    for bad in ["", "A", "a b", "a-b", "a\n", "caf\u{e9}", "a\u{202e}", &"x".repeat(65)] {
+        assert_eq!(ReasonCode::parse(bad), Err(InvalidReasonCode), "{bad:?}");
+        assert!(serde_json::from_value::<ReasonCode>(bad.into()).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn the_reasons_of_our_own_fit_the_grammar() {
+    use crate::ledger::{REASON_EXPIRED, REASON_LOCKED, REASON_TASK_ENDED};
+    for reason in [REASON_EXPIRED, REASON_LOCKED, REASON_TASK_ENDED] {
+        assert_eq!(ReasonCode::parse(reason.as_str()), Ok(reason));
+    }
+}

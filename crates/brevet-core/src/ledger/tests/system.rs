@@ -1,0 +1,160 @@
+//! What the broker makes of the core, without the broker: trees and control that fold each fact as it is decided,
+//! and beside them the journal, from which the same state must be read back.
+
+use super::super::*;
+use super::sample::*;
+use crate::record::{decode, encode};
+use crate::revision::Basis;
+use crate::state::State;
+
+/// The live state and its journal.
+#[derive(Default)]
+pub(crate) struct System {
+    pub(crate) control: Control,
+    pub(crate) trees: BTreeMap<RootTaskId, Ledger>,
+    pub(crate) revision: Revision,
+    judged: Timestamp,
+    journal: Vec<Vec<u8>>,
+    /// The fold of the journal, kept up record by record.
+    folded: State,
+}
+
+impl System {
+    /// Records one fact and folds it. A fact of a tree names the tree's tenant.
+    pub(crate) fn record(
+        &mut self,
+        fact: &Fact,
+        tree: Option<(TaskId, &TenantName)>,
+        request_id: Option<RequestId>,
+        now: Now,
+    ) -> Revision {
+        let revision = self.revision.next();
+        let envelope = Envelope { request_id, ..envelope(tree, now) };
+        self.revision = revision;
+        self.judged = self.judged.max(now.judge);
+        self.control.apply(fact, revision, now.judge);
+        match (tree, fact) {
+            (Some((id, tenant)), Fact::TaskOpened(opened)) if opened.id.is_root() => {
+                let ledger = Ledger::begun_by(opened, tenant.clone(), revision);
+                assert!(self.trees.insert(id.root(), ledger).is_none());
+            }
+            (Some((id, _)), fact) => {
+                self.trees.get_mut(&id.root()).unwrap().apply(fact, &envelope, revision);
+            }
+            (None, _) => {}
+        }
+        let bytes = encode::<()>(&envelope, fact, None).unwrap();
+        let record = decode(&bytes).unwrap();
+        assert_eq!((&record.envelope, &record.fact), (&envelope, fact));
+        self.folded.apply(&record.envelope, &record.fact, revision);
+        self.journal.push(bytes);
+        revision
+    }
+
+    pub(crate) fn tree(&self, id: TaskId) -> &Ledger {
+        &self.trees[&id.root()]
+    }
+
+    pub(crate) fn basis(&self, id: TaskId) -> Basis {
+        let tree = self.trees.get(&id.root()).map_or(Revision::ZERO, Ledger::version);
+        Basis { tree, control: self.control.revision() }
+    }
+
+    fn state(&self) -> State {
+        State {
+            revision: self.revision,
+            judged: self.judged,
+            control: self.control.clone(),
+            trees: self.trees.clone(),
+        }
+    }
+
+    /// The live state is the fold of what has been recorded.
+    pub(crate) fn assert_is_its_journal(&self) {
+        assert_eq!(self.folded.revision, self.revision);
+        assert_eq!(self.folded.judged, self.judged);
+        assert_eq!(self.folded.control, self.control);
+        assert_eq!(self.folded.trees, self.trees);
+    }
+
+    /// The same after a restart: from nothing, and from a snapshot after any record and the rest.
+    pub(crate) fn assert_is_replayed(&self, snapshot_after: usize) {
+        let live = self.state();
+        let mut state = State::default();
+        for (index, bytes) in self.journal.iter().enumerate() {
+            if index == snapshot_after {
+                state = State::from_snapshot(&state.to_snapshot().unwrap()).unwrap();
+            }
+            let record = decode(bytes).unwrap();
+            state.apply(&record.envelope, &record.fact, state.revision.next());
+        }
+        assert_eq!(state, live);
+    }
+}
+
+/// Short forms for tests of one tree of the tenant `default`.
+impl System {
+    /// A system in which these tasks were recorded at 0.
+    pub(crate) fn with_line(tasks: &[TaskOpened]) -> Self {
+        let mut system = Self::default();
+        for task in tasks {
+            system.fold(&Fact::TaskOpened(Arc::new(task.clone())), task.id, 0);
+        }
+        system
+    }
+
+    pub(crate) fn fold(&mut self, fact: &Fact, task: TaskId, millis: u64) -> Revision {
+        self.record(fact, Some((task, &TenantName::default())), None, now(millis))
+    }
+
+    /// Folds a lease that no command was asked for.
+    pub(crate) fn lease(&mut self, terms: Terms, millis: u64) -> LeaseId {
+        let id = terms.id;
+        self.fold(&Fact::LeaseIssued { terms: Arc::new(terms), body: body(0) }, id.task, millis);
+        id
+    }
+
+    pub(crate) fn lock(&mut self, lock: crate::lock::Lock, millis: u64) -> Revision {
+        self.record(&Fact::LockCreated(lock), None, None, now(millis))
+    }
+
+    pub(crate) fn lift(&mut self, number: u128, millis: u64) -> Revision {
+        let fact = Fact::LockLifted { lock: lock_id(number), proposer: None, confirmers: Vec::new() };
+        self.record(&fact, None, None, now(millis))
+    }
+
+    pub(crate) fn plan(&self, terms: Terms) -> Plan {
+        let id = terms.id.task;
+        let Content::TaskToken(token) = &terms.content;
+        let task = self.tree(id).task(id).map_or_else(|| opened(id, None), |task| (**task.opened()).clone());
+        let scope = token.scope.clone();
+        let tenant = self.tree(id).tenant();
+        Plan::drawn(
+            permit(Operation::IssueCredential, task_facts(&task), scope, tenant, self.basis(id)),
+            terms,
+        )
+    }
+
+    /// Asks for a lease as its task's instance, with room for eight.
+    pub(crate) fn issue(&self, terms: Terms, millis: u64) -> Result<Fact, IssueRefusal> {
+        let id = terms.id.task;
+        self.tree(id).issue(&self.plan(terms), body(0), None, &self.control, now(millis), 8)
+    }
+
+    pub(crate) fn open(&self, task: &TaskOpened, millis: u64) -> Result<Fact, OpenRefusal> {
+        let tenant = TenantName::default();
+        let (facts, scope) = (task_facts(task), task.scope.clone());
+        let permit = permit(Operation::CreateTask, facts, scope, &tenant, self.basis(task.id));
+        Ledger::open(&permit, opening(task), &self.control, now(millis))
+    }
+
+    pub(crate) fn task_lives(&self, id: TaskId, millis: u64) -> bool {
+        assert!(self.tree(id).task(id).is_some());
+        self.tree(id).task_ending(id, &self.control, at(millis)).is_none()
+    }
+
+    pub(crate) fn lease_lives(&self, id: LeaseId, millis: u64) -> bool {
+        assert!(self.tree(id.task).lease(id).is_some());
+        self.tree(id.task).lease_ending(id, &self.control, at(millis)).is_none()
+    }
+}

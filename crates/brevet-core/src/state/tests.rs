@@ -1,0 +1,85 @@
+use super::*;
+use crate::fact::{Outcome, ReasonCode};
+use crate::ledger::tests::sample::*;
+use crate::lock::Selector;
+use crate::time::Now;
+
+fn full() -> State {
+    let mut state = State::default();
+    let north = tenant("north");
+    let tree = Some((root(1), &north));
+    let facts = [
+        (None, configuration()),
+        (tree, Fact::TaskOpened(opened(root(1), None).into())),
+        (tree, Fact::TaskOpened(opened(child(1, 2), Some(root(1))).into())),
+        (tree, Fact::LeaseIssued { terms: terms(child(1, 2), 9).into(), body: body(1) }),
+        (None, Fact::LockCreated(lock(7, Selector::Key(key_id("k9"))))),
+        (
+            tree,
+            Fact::TaskEnded { task: child(1, 2), outcome: Outcome::Failed, reason: ReasonCode::of("asked") },
+        ),
+        (None, Fact::Stopped),
+    ];
+    for (tree, fact) in facts {
+        let revision = state.revision.next();
+        let envelope = Envelope {
+            request_id: Some(request_id(&format!("r{revision}"))),
+            ..envelope(tree, now(revision.0))
+        };
+        state.apply(&envelope, &fact, revision);
+    }
+    state
+}
+
+#[test]
+fn a_state_is_read_from_its_snapshot_as_it_was() {
+    for state in [State::default(), full()] {
+        let bytes = state.to_snapshot().unwrap();
+        let read = State::from_snapshot(&bytes).unwrap();
+        assert_eq!(read, state);
+        assert_eq!(State::digest(&read.to_snapshot().unwrap()), State::digest(&bytes));
+    }
+    assert_ne!(
+        State::digest(&full().to_snapshot().unwrap()),
+        State::digest(&State::default().to_snapshot().unwrap())
+    );
+    for garbage in ["", "{}", "null", "[]"] {
+        assert!(State::from_snapshot(garbage.as_bytes()).is_err(), "{garbage}");
+    }
+}
+
+#[test]
+fn every_record_counts_and_each_fact_reaches_what_it_is_about() {
+    let state = full();
+    assert_eq!(state.revision, Revision(7));
+    assert_eq!(state.control.revision(), Revision(5));
+    let tree = &state.trees[&root(1).root()];
+    assert_eq!(tree.version(), Revision(6), "what is not of the tree leaves its version alone");
+    assert_eq!(tree.tenant(), &tenant("north"));
+    assert_eq!(tree.tasks().count(), 2);
+}
+
+#[test]
+fn c1_the_highest_time_ever_judged_by_is_kept() {
+    let mut state = State::default();
+    for (issue, judge) in [(5, 9), (6, 7), (7, 7)] {
+        let envelope = envelope(None, Now { issue: at(issue), judge: at(judge) });
+        state.apply(&envelope, &Fact::Stopped, state.revision.next());
+    }
+    assert_eq!(state.judged, at(9));
+}
+
+#[test]
+fn a_tree_begins_with_its_root_and_with_nothing_else() {
+    let north = tenant("north");
+    let mut state = State::default();
+    let stray = Fact::LeaseIssued { terms: terms(root(1), 9).into(), body: body(1) };
+    state.apply(&envelope(Some((root(1), &north)), now(1)), &stray, Revision(1));
+    assert!(state.trees.is_empty());
+    let opened = Fact::TaskOpened(opened(root(1), None).into());
+    let nobodys = Envelope { tenant: None, ..envelope(Some((root(1), &north)), now(1)) };
+    state.apply(&nobodys, &opened, Revision(2));
+    assert!(state.trees.is_empty(), "what has no tenant is visible to nobody");
+    state.apply(&envelope(Some((root(1), &north)), now(1)), &opened, Revision(3));
+    assert_eq!(state.trees.len(), 1);
+}

@@ -1,0 +1,210 @@
+//! A JWK Set (RFC 7517 §5): the public keys that an issuer signs with, found by `kid`.
+//!
+//! An element of a kind that is not known here is left out, as the standard asks. A set that holds a private or a
+//! symmetric key, or one `kid` twice, is no set to trust and is refused whole.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::json::{self, InvalidJson};
+use crate::key::{InvalidKey, PublicKey, is_private_member};
+
+/// The longest JWK Set in bytes.
+pub const JWK_SET_BYTES_MAX: usize = 256 * 1024;
+/// The most elements in a JWK Set.
+pub const JWK_SET_KEYS_MAX: usize = 64;
+/// The longest `kid` in bytes.
+pub const KID_BYTES_MAX: usize = 128;
+
+/// Why a text is not a JWK Set to trust.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidJwkSet {
+    /// It is longer than the limit or has too many keys.
+    #[error("the jwk set is too large")]
+    TooLarge,
+    /// It is not strict JSON.
+    #[error("the jwk set is not strict json")]
+    Json(#[from] InvalidJson),
+    /// It is not an object with an array `keys` of objects.
+    #[error("the jwk set is malformed")]
+    Malformed,
+    /// An element holds a private or a symmetric key.
+    #[error("element {0} is not a public key")]
+    NotPublic(usize),
+    /// Two elements have the same `kid`.
+    #[error("element {0} repeats a kid")]
+    DuplicateKid(usize),
+}
+
+/// Why an element of a JWK Set was left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Ignored {
+    /// It has no `kid` by which a token could name it, or one that is empty or too long.
+    #[error("no usable kid")]
+    Kid,
+    /// The key is not of a kind that is accepted.
+    #[error("not an accepted key")]
+    Key(#[from] InvalidKey),
+}
+
+/// The public keys of an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwkSet {
+    keys: BTreeMap<String, PublicKey>,
+    ignored: Vec<(usize, Ignored)>,
+}
+
+impl JwkSet {
+    /// Reads a JWK Set.
+    ///
+    /// # Errors
+    /// [`InvalidJwkSet`] if the set as a whole can't be trusted.
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidJwkSet> {
+        let elements = elements(text, JWK_SET_BYTES_MAX, JWK_SET_KEYS_MAX)?.1;
+        let mut set = Self { keys: BTreeMap::new(), ignored: Vec::new() };
+        for (index, element) in elements.iter().enumerate() {
+            let kid = element.get("kid").and_then(Value::as_str);
+            match (kid, PublicKey::from_jwk(element)) {
+                (Some(kid), Ok(key)) if !kid.is_empty() && kid.len() <= KID_BYTES_MAX => {
+                    if set.keys.insert(kid.to_owned(), key).is_some() {
+                        return Err(InvalidJwkSet::DuplicateKid(index));
+                    }
+                }
+                (_, Err(reason)) => set.ignored.push((index, reason.into())),
+                (_, Ok(_)) => set.ignored.push((index, Ignored::Kid)),
+            }
+        }
+        Ok(set)
+    }
+
+    /// The key with this `kid`, compared byte for byte.
+    #[must_use]
+    pub fn key(&self, kid: &str) -> Option<&PublicKey> {
+        self.keys.get(kid)
+    }
+
+    /// The keys and their `kid`s, in the order of the latter.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &PublicKey)> {
+        self.keys.iter().map(|(kid, key)| (kid.as_str(), key))
+    }
+
+    /// Which elements were left out, by their position, and why.
+    #[must_use]
+    pub fn ignored(&self) -> &[(usize, Ignored)] {
+        &self.ignored
+    }
+}
+
+/// The other members of a JWK Set, and the elements of its `keys`.
+pub(crate) type Members = (Map<String, Value>, Vec<Map<String, Value>>);
+
+/// Splits a JWK Set into its members and its elements, none of which is private.
+pub(crate) fn elements(text: &[u8], bytes_max: usize, keys_max: usize) -> Result<Members, InvalidJwkSet> {
+    if text.len() > bytes_max {
+        return Err(InvalidJwkSet::TooLarge);
+    }
+    let mut members = json::parse_object(text)?;
+    let Some(Value::Array(keys)) = members.remove("keys") else {
+        return Err(InvalidJwkSet::Malformed);
+    };
+    if keys.len() > keys_max {
+        return Err(InvalidJwkSet::TooLarge);
+    }
+    let mut elements = Vec::with_capacity(keys.len());
+    for (index, key) in keys.into_iter().enumerate() {
+        let Value::Object(element) = key else {
+            return Err(InvalidJwkSet::Malformed);
+        };
+        let symmetric = element.get("kty").is_some_and(|kty| kty == "oct");
+        if symmetric || element.keys().any(|name| is_private_member(name)) {
+            return Err(InvalidJwkSet::NotPublic(index));
+        }
+        elements.push(element);
+    }
+    Ok((members, elements))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::test_keys::{TestKey, jwk_set};
+
+    fn parse(set: &Value) -> Result<JwkSet, InvalidJwkSet> {
+        JwkSet::parse(set.to_string().as_bytes())
+    }
+
+    #[test]
+    fn keys_are_found_by_their_exact_kid() {
+        let (a, b) = (TestKey::p256(), TestKey::p384());
+        let set = jwk_set(&[("a", &a), ("b", &b)]);
+        assert_eq!(set.key("a"), Some(&a.public()));
+        assert_eq!(set.key("b"), Some(&b.public()));
+        for unknown in ["", "A", "a ", "c", "../../dev/null", "a\0"] {
+            assert_eq!(set.key(unknown), None, "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_with_a_secret_or_a_repeated_kid_is_refused_whole() {
+        let key = TestKey::p256();
+        let with = |name: &str, value: Value| {
+            let mut jwk = key.jwk("a");
+            jwk.insert(name.into(), value);
+            jwk
+        };
+        let refused = |keys: Value| parse(&json!({ "keys": keys })).unwrap_err();
+        assert_eq!(refused(json!([key.jwk("a"), key.jwk("a")])), InvalidJwkSet::DuplicateKid(1));
+        for private in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
+            assert_eq!(
+                refused(json!([key.jwk("b"), with(private, json!("AA"))])),
+                InvalidJwkSet::NotPublic(1)
+            );
+        }
+        assert_eq!(refused(json!([{"kty": "oct", "kid": "a"}])), InvalidJwkSet::NotPublic(0));
+        assert_eq!(refused(json!([1])), InvalidJwkSet::Malformed);
+        assert_eq!(refused(json!({})), InvalidJwkSet::Malformed);
+        let many: Vec<_> = (0..=JWK_SET_KEYS_MAX).map(|n| key.jwk(&n.to_string())).collect();
+        assert_eq!(refused(json!(many)), InvalidJwkSet::TooLarge);
+        assert_eq!(JwkSet::parse(&vec![b' '; JWK_SET_BYTES_MAX + 1]), Err(InvalidJwkSet::TooLarge));
+        assert_eq!(JwkSet::parse(br#"{"keys":[],"keys":[]}"#), Err(InvalidJwkSet::Json(InvalidJson)));
+        assert_eq!(parse(&json!({})), Err(InvalidJwkSet::Malformed));
+    }
+
+    #[test]
+    fn an_element_of_another_kind_is_left_out_with_its_reason() {
+        let key = TestKey::p256();
+        let with = |name: &str, value: Value| {
+            let mut jwk = key.jwk("k");
+            jwk.insert(name.into(), value);
+            Value::Object(jwk)
+        };
+        let without_kid = Value::Object(key.public().to_jwk());
+        for (element, reason) in [
+            (
+                json!({"kty": "RSA", "kid": "k", "n": "AQAB", "e": "AQAB"}),
+                Ignored::Key(InvalidKey::Algorithm),
+            ),
+            (
+                json!({"kty": "OKP", "kid": "k", "crv": "Ed25519", "x": "AA"}),
+                Ignored::Key(InvalidKey::Algorithm),
+            ),
+            (json!({"kid": "k"}), Ignored::Key(InvalidKey::Malformed)),
+            (with("crv", json!("P-521")), Ignored::Key(InvalidKey::Algorithm)),
+            (with("crv", json!("P-384")), Ignored::Key(InvalidKey::Malformed)),
+            (with("use", json!("enc")), Ignored::Key(InvalidKey::Member)),
+            (with("alg", json!("ES384")), Ignored::Key(InvalidKey::Member)),
+            (with("key_ops", json!(["encrypt"])), Ignored::Key(InvalidKey::Member)),
+            (with("x5c", json!([])), Ignored::Key(InvalidKey::Member)),
+            (with("kid", json!("")), Ignored::Kid),
+            (without_kid, Ignored::Kid),
+        ] {
+            let set = parse(&json!({"keys": [element, key.jwk("good")], "other": 1})).unwrap();
+            assert_eq!(set.ignored(), [(0, reason)], "{element}");
+            assert_eq!(set.keys().map(|(kid, _)| kid).collect::<Vec<_>>(), ["good"]);
+        }
+    }
+}

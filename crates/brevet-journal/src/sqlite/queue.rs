@@ -1,0 +1,213 @@
+//! What callers and the writing thread share: the queue, how far it is durable, the newest records.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use brevet_core::digest::StateDigest;
+use brevet_core::revision::Revision;
+use tokio::sync::oneshot;
+
+use crate::order::Order;
+use crate::progress::{Progress, Ticket};
+use crate::{AppendError, Entry, ReadError, Record};
+
+/// How often a queue without work looks whether there is room again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Into how many naps the commit window is cut: after each it is seen whether waiting still pays.
+const NAPS: u32 = 8;
+
+pub(crate) struct Shared {
+    pub(crate) progress: Arc<Progress>,
+    queue: Mutex<Queue>,
+    work: Condvar,
+    recent: Mutex<Recent>,
+    ample: AtomicBool,
+    limits: Limits,
+}
+
+/// What the queue may hold and how long it may gather.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) queue_records_max: usize,
+    pub(crate) commit_window: Duration,
+    pub(crate) recent_bytes_max: usize,
+}
+
+struct Queue {
+    order: Order,
+    bodies: Vec<Vec<u8>>,
+    questions: Vec<Question>,
+    /// The writer sleeps until it is called.
+    idle: bool,
+    closed: bool,
+}
+
+/// What only the thread with the database can answer.
+pub(crate) enum Question {
+    Read { after: Revision, limit: usize, answer: oneshot::Sender<Result<Vec<Arc<Record>>, ReadError>> },
+    Snapshot { revision: Revision, digest: StateDigest, answer: Sender<Vec<Revision>> },
+}
+
+/// What the writer does next.
+pub(crate) enum Turn {
+    Work { bodies: Vec<Vec<u8>>, questions: Vec<Question> },
+    Idle,
+    Close,
+}
+
+#[derive(Default)]
+struct Recent {
+    records: VecDeque<Arc<Record>>,
+    bytes: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(order: Order, limits: Limits) -> Self {
+        Self {
+            progress: Progress::new(order.newest()),
+            queue: Mutex::new(Queue {
+                order,
+                bodies: Vec::new(),
+                questions: Vec::new(),
+                idle: false,
+                closed: false,
+            }),
+            work: Condvar::new(),
+            recent: Mutex::default(),
+            ample: AtomicBool::new(false),
+            limits,
+        }
+    }
+
+    pub(crate) fn append(&self, entry: Entry, fold: &mut dyn FnMut(Revision)) -> Result<Ticket, AppendError> {
+        if entry.grows && !self.ample.load(Ordering::Relaxed) {
+            return Err(AppendError::NoSpace);
+        }
+        // A fold that panicked left a state that nobody knows: nothing is recorded behind it.
+        let mut queue = self.queue.lock().map_err(|_| AppendError::Sealed)?;
+        if queue.closed || self.progress.is_sealed() {
+            return Err(AppendError::Sealed);
+        }
+        // The upper half of the queue is left to what ends.
+        let max = if entry.grows { self.limits.queue_records_max / 2 } else { self.limits.queue_records_max };
+        if queue.bodies.len() >= max {
+            return Err(AppendError::Busy);
+        }
+        let revision = queue.order.assign(&entry.kind)?;
+        fold(revision);
+        queue.bodies.push(entry.body);
+        self.call(queue);
+        Ok(Ticket::new(&self.progress, revision))
+    }
+
+    /// Asks the thread with the database. The question is dropped if it has ended.
+    pub(crate) fn ask(&self, question: Question) {
+        let mut queue = self.queue();
+        if !queue.closed {
+            queue.questions.push(question);
+            self.call(queue);
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        let mut queue = self.queue();
+        queue.closed = true;
+        self.call(queue);
+    }
+
+    /// Drops what was asked and not answered, so that nobody waits for it.
+    pub(crate) fn forget_questions(&self) {
+        self.queue().questions.clear();
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        self.queue().order
+    }
+
+    pub(crate) fn set_ample(&self, ample: bool) {
+        self.ample.store(ample, Ordering::Relaxed);
+    }
+
+    /// Waits for work and takes all of it.
+    ///
+    /// Those who were answered together tend to come back together: while fewer are queued than the last commit held,
+    /// and more keep coming, the commit window lets them join. A single caller never waits.
+    pub(crate) fn turn(&self, last_batch: usize) -> Turn {
+        let mut queue = self.queue();
+        if queue.is_empty() && !queue.closed {
+            queue.idle = true;
+            let waited = self.work.wait_timeout_while(queue, LOOK, |queue| queue.is_empty() && !queue.closed);
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue.idle = false;
+        }
+        let nap = self.limits.commit_window / NAPS;
+        if !nap.is_zero() {
+            for _ in 0..NAPS {
+                let gathered = queue.bodies.len();
+                if gathered == 0 || gathered >= last_batch || queue.closed {
+                    break;
+                }
+                drop(queue);
+                std::thread::sleep(nap);
+                queue = self.queue();
+                if queue.bodies.len() == gathered {
+                    break;
+                }
+            }
+        }
+        if queue.is_empty() {
+            return if queue.closed { Turn::Close } else { Turn::Idle };
+        }
+        let room = Vec::with_capacity(queue.bodies.len());
+        Turn::Work {
+            bodies: std::mem::replace(&mut queue.bodies, room),
+            questions: std::mem::take(&mut queue.questions),
+        }
+    }
+
+    /// Keeps the newest records at hand for those who follow.
+    pub(crate) fn remember(&self, records: Vec<Arc<Record>>) {
+        let mut recent = self.recent();
+        recent.bytes += records.iter().map(|record| record.body.len()).sum::<usize>();
+        recent.records.extend(records);
+        while recent.bytes > self.limits.recent_bytes_max
+            && let Some(oldest) = recent.records.pop_front()
+        {
+            recent.bytes = recent.bytes.saturating_sub(oldest.body.len());
+        }
+    }
+
+    /// Records behind a revision, if the newest records reach back that far.
+    pub(crate) fn recall(&self, after: Revision, limit: usize) -> Option<Vec<Arc<Record>>> {
+        let recent = self.recent();
+        let first = recent.records.front()?.revision;
+        let skip = after.next().0.checked_sub(first.0)?;
+        Some(recent.records.iter().skip(usize::try_from(skip).ok()?).take(limit).cloned().collect())
+    }
+
+    fn call(&self, queue: MutexGuard<'_, Queue>) {
+        let idle = queue.idle;
+        drop(queue);
+        if idle {
+            self.work.notify_one();
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.bodies.is_empty() && self.questions.is_empty()
+    }
+}

@@ -1,0 +1,96 @@
+//! What verifiers fetch: the keys of task tokens, and the bundle of the broker's own trust domain.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::ca::CaKey;
+use crate::key::PublicJwk;
+
+/// The keys of task tokens as a JWK Set (RFC 7517 §5).
+#[must_use]
+pub fn task_tokens<'a>(keys: impl IntoIterator<Item = &'a PublicJwk>) -> String {
+    let keys: Vec<Value> = keys
+        .into_iter()
+        .map(|key| {
+            let (x, y) = key.coordinates();
+            json!({
+                "kty": "EC", "crv": "P-256", "x": x, "y": y,
+                "kid": key.kid().as_str(), "alg": "ES256", "use": "sig",
+            })
+        })
+        .collect();
+    json!({ "keys": keys }).to_string()
+}
+
+/// The bundle of the broker's own trust domain (SPIFFE Trust Domain and Bundle §4): one entry for each authority,
+/// without a `kid` (X509-SVID §6).
+///
+/// `sequence` grows with each change of the authorities; consumers come back after `refresh_hint_seconds`.
+#[must_use]
+pub fn spiffe_bundle<'a>(
+    authorities: impl IntoIterator<Item = &'a CaKey>,
+    sequence: u64,
+    refresh_hint_seconds: u64,
+) -> String {
+    let keys: Vec<Value> = authorities
+        .into_iter()
+        .map(|authority| {
+            let (x, y) = authority.coordinates();
+            json!({
+                "kty": "EC", "crv": "P-256", "x": x, "y": y,
+                "use": "x509-svid", "x5c": [STANDARD.encode(authority.certificate())],
+            })
+        })
+        .collect();
+    json!({ "keys": keys, "spiffe_sequence": sequence, "spiffe_refresh_hint": refresh_hint_seconds })
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use brevet_core::time::Timestamp;
+    use ring::rand::SystemRandom;
+
+    use super::*;
+    use crate::key::{SigningKey, TaskTokens};
+
+    #[test]
+    fn each_key_of_task_tokens_is_described_completely() {
+        let rng = SystemRandom::new();
+        let keys = [0, 1].map(|_| SigningKey::<TaskTokens>::ephemeral(&rng).unwrap());
+        let document: Value =
+            serde_json::from_str(&task_tokens(keys.iter().map(SigningKey::public_jwk))).unwrap();
+        let entries = document["keys"].as_array().unwrap();
+        assert_eq!(entries.len(), 2);
+        for (entry, key) in entries.iter().zip(&keys) {
+            let (x, y) = key.public_jwk().coordinates();
+            let expected = json!({
+                "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig",
+                "kid": key.kid().as_str(), "x": x, "y": y,
+            });
+            assert_eq!(*entry, expected);
+        }
+    }
+
+    #[test]
+    fn an_authority_is_in_the_bundle_with_its_certificate_and_no_kid() {
+        let rng = SystemRandom::new();
+        let now = Timestamp::from_seconds(1_800_000_000);
+        let authority =
+            CaKey::ephemeral(&"td.example".parse().unwrap(), now, Duration::from_secs(86_400), &rng).unwrap();
+        let document: Value = serde_json::from_str(&spiffe_bundle([&authority], 7, 300)).unwrap();
+        assert_eq!(
+            (&document["spiffe_sequence"], &document["spiffe_refresh_hint"]),
+            (&json!(7), &json!(300))
+        );
+        let entry = &document["keys"][0];
+        let mut members: Vec<&str> = entry.as_object().unwrap().keys().map(String::as_str).collect();
+        members.sort_unstable();
+        assert_eq!(members, ["crv", "kty", "use", "x", "x5c", "y"]);
+        assert_eq!(entry["use"], "x509-svid");
+        assert_eq!(entry["x5c"], json!([STANDARD.encode(authority.certificate())]));
+    }
+}

@@ -1,0 +1,162 @@
+//! Signing keys: ES256, one file and one type for each purpose.
+//!
+//! A key knows what it is for. What takes a key for tokens does not take one for checkpoints, so that no signature
+//! made for one can be passed off as the other. `ring` zeroises nothing of its own; every copy made here is.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use brevet_core::digest::Thumbprint;
+use brevet_core::name::KeyId;
+use ring::digest::{SHA256, digest};
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use thiserror::Error;
+
+use crate::key_file;
+pub use crate::key_file::KeyError;
+
+/// A key that signs task tokens; only a [`crate::signer::Signer`] uses it.
+#[derive(Debug)]
+pub enum TaskTokens {}
+
+/// A key that signs checkpoints of the audit log.
+#[derive(Debug)]
+pub enum Checkpoints {}
+
+/// The signature could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the signature could not be made")]
+pub struct SigningFailed;
+
+/// An ECDSA key on P-256 that signs with SHA-256 for one purpose.
+pub struct SigningKey<Purpose> {
+    pair: EcdsaKeyPair,
+    public: PublicJwk,
+    purpose: PhantomData<fn(Purpose)>,
+}
+
+impl<Purpose> SigningKey<Purpose> {
+    /// Reads the key at `path`, or makes one there, durably, if there is none.
+    ///
+    /// # Errors
+    /// [`KeyError`] if the file is not a regular file of this user alone that holds a P-256 key as PKCS#8 in PEM, or
+    /// if it can't be made.
+    pub fn load_or_create(path: &Path, rng: &SystemRandom) -> Result<Self, KeyError> {
+        let pkcs8 = key_file::load_or_create(path, rng)?;
+        Self::from_pkcs8(&pkcs8, rng).ok_or_else(|| KeyError::Malformed(path.into()))
+    }
+
+    /// A key that no file holds: it ends with the process.
+    ///
+    /// # Errors
+    /// [`KeyError::Generation`] if none could be made.
+    pub fn ephemeral(rng: &SystemRandom) -> Result<Self, KeyError> {
+        Self::from_pkcs8(&key_file::generate(rng)?, rng).ok_or(KeyError::Generation)
+    }
+
+    fn from_pkcs8(pkcs8: &[u8], rng: &SystemRandom) -> Option<Self> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, rng).ok()?;
+        let point = Point::of_uncompressed(pair.public_key().as_ref())?;
+        let kid = KeyId::parse(&point.thumbprint().to_string()).ok()?;
+        Some(Self { pair, public: PublicJwk { kid, point }, purpose: PhantomData })
+    }
+
+    /// The key's identifier: the RFC 7638 thumbprint of its public half, so no two keys ever share one.
+    #[must_use]
+    pub const fn kid(&self) -> &KeyId {
+        &self.public.kid
+    }
+
+    /// The same thumbprint as a value.
+    #[must_use]
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.public.point.thumbprint()
+    }
+
+    /// The public half.
+    #[must_use]
+    pub const fn public_jwk(&self) -> &PublicJwk {
+        &self.public
+    }
+
+    /// The public half as an uncompressed point (SEC 1 §2.3.3), for verifying with `ring`.
+    #[must_use]
+    pub fn public_point(&self) -> &[u8] {
+        self.pair.public_key().as_ref()
+    }
+
+    /// `r || s`, as JWS has it (RFC 7518 §3.4).
+    pub(crate) fn signature(&self, message: &[u8], rng: &SystemRandom) -> Result<[u8; 64], SigningFailed> {
+        let signature = self.pair.sign(rng, message).map_err(|_| SigningFailed)?;
+        signature.as_ref().try_into().map_err(|_| SigningFailed)
+    }
+}
+
+impl SigningKey<Checkpoints> {
+    /// Signs a checkpoint: `r || s` over its bytes.
+    ///
+    /// # Errors
+    /// [`SigningFailed`] if the random number generator fails.
+    pub fn sign(&self, checkpoint: &[u8], rng: &SystemRandom) -> Result<[u8; 64], SigningFailed> {
+        self.signature(checkpoint, rng)
+    }
+}
+
+/// Says which key it is and nothing else.
+impl<Purpose> fmt::Debug for SigningKey<Purpose> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("kid", self.kid()).finish_non_exhaustive()
+    }
+}
+
+/// The public half of a signing key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicJwk {
+    kid: KeyId,
+    point: Point,
+}
+
+impl PublicJwk {
+    /// The key's identifier.
+    #[must_use]
+    pub const fn kid(&self) -> &KeyId {
+        &self.kid
+    }
+
+    /// `x` and `y` in base64url (RFC 7518 §6.2.1).
+    #[must_use]
+    pub fn coordinates(&self) -> (&str, &str) {
+        (&self.point.x, &self.point.y)
+    }
+}
+
+/// A point on P-256, its coordinates in base64url.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Point {
+    pub(crate) x: String,
+    pub(crate) y: String,
+}
+
+impl Point {
+    /// Takes the uncompressed form: `04 || x || y`.
+    pub(crate) fn of_uncompressed(bytes: &[u8]) -> Option<Self> {
+        let [4, coordinates @ ..] = bytes else { return None };
+        let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
+        Some(Self { x: URL_SAFE_NO_PAD.encode(x), y: URL_SAFE_NO_PAD.encode(y) })
+    }
+
+    /// RFC 7638 §3: the required members in lexical order, without white space.
+    pub(crate) fn thumbprint(&self) -> Thumbprint {
+        let json = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, self.x, self.y);
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, json.as_bytes()).as_ref());
+        Thumbprint::from_bytes(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Decisions: default deny, failing policies, obligations, evidence.
+
+use std::time::Duration;
+
+use brevet_core::request::{DeterminingPolicy, Obligations};
+
+use super::*;
+use crate::DenialCause;
+
+/// Fails by overflow for every task that is at least two seconds old, and holds for no other.
+const FAILS: &str = "when { context.task.age_seconds * 9223372036854775807 < 0 }";
+const PERMIT: &str = "@id(\"yes\") permit (principal, action, resource);\n";
+
+fn permit(policies: &Policies, request: Request) -> brevet_core::proof::Permit {
+    match policies.decide(request) {
+        Decision::Permit(permit) => permit,
+        Decision::Deny(denial) => panic!("denied: {denial:?}"),
+    }
+}
+
+#[test]
+fn what_nothing_permits_is_denied() {
+    let none = Policies::from_sources(&BTreeMap::new()).unwrap();
+    for request in [create_task(), issue_credential()] {
+        let denial = denial(&none, request);
+        assert_eq!(denial.cause, DenialCause::NoPermit);
+        assert_eq!(determining(&denial), [""; 0]);
+    }
+}
+
+#[test]
+fn a_forbid_outweighs_every_permit_and_is_named_with_its_place() {
+    let policies = policies(&format!(
+        "// First.\n\n{PERMIT}\n// Why.\n@id(\"no\")\nforbid (principal, action, resource);"
+    ));
+    let denial = denial(&policies, issue_credential());
+    assert_eq!(denial.cause, DenialCause::Forbidden);
+    let place = DeterminingPolicy { id: "no".to_owned(), file: "test.cedar".to_owned(), line: 6 };
+    assert_eq!(denial.evidence.determining, [place]);
+    assert_eq!(denial.evidence.policy, policies.digest());
+}
+
+#[test]
+fn p4_a_failing_forbid_denies() {
+    let policies = policies(&format!("{PERMIT}@id(\"no\") forbid (principal, action, resource) {FAILS};"));
+    let denial = denial(&policies, issue_credential());
+    assert_eq!(denial.cause, DenialCause::EvaluationError);
+    assert_eq!(determining(&denial), ["no"]);
+    let mut young = issue_credential();
+    young.task.age_seconds = 1;
+    permit(&policies, young);
+}
+
+#[test]
+fn p4_a_failing_permit_denies_beside_one_that_permits_and_all_failures_are_named() {
+    let policies = policies(&format!(
+        "{PERMIT}@id(\"b\") permit (principal, action, resource) {FAILS};
+         @id(\"a\") permit (principal == Brevet::Workload::\"{AGENT}\", action, resource) {FAILS};
+         @id(\"no\") forbid (principal, action, resource);"
+    ));
+    let denial = denial(&policies, issue_credential());
+    assert_eq!(denial.cause, DenialCause::EvaluationError);
+    assert_eq!(determining(&denial), ["a", "b"]);
+}
+
+#[test]
+fn p4_an_attribute_of_an_entity_that_is_not_in_the_request_denies() {
+    let policies = policies(&format!(
+        "{PERMIT}@id(\"no\") forbid (principal, action, resource)
+           when {{ Brevet::Audience::\"ledger\".enforcement == \"action\" }};"
+    ));
+    let denial = denial(&policies, issue_credential());
+    assert_eq!(denial.cause, DenialCause::EvaluationError);
+    assert_eq!(determining(&denial), ["no"]);
+    let mut request = issue_for("ledger", Enforcement::Lease, Sensitivity::Low);
+    permit(&policies, request.clone());
+    request.operation = Operation::CreateTask;
+    assert!(matches!(policies.decide(request), Decision::Deny(_)));
+}
+
+#[test]
+fn p4_a_request_without_what_its_operation_is_about_is_denied() {
+    let policies = policies(PERMIT);
+    permit(&policies, issue_credential());
+    let mut without = issue_credential();
+    without.credential = None;
+    let mut other_audience = issue_credential();
+    other_audience.resource = Resource::Audience(AudienceName::parse("other").unwrap());
+    let mut other_resource = issue_credential();
+    other_resource.resource = create_task().resource;
+    let mut other_type = create_task();
+    other_type.resource = Resource::TaskType(TaskType::parse("other").unwrap());
+    let mut other_operation = issue_credential();
+    other_operation.operation = Operation::CreateTask;
+    for request in [without, other_audience, other_resource, other_type, other_operation] {
+        assert_eq!(denial(&policies, request).cause, DenialCause::Inconsistent);
+    }
+}
+
+#[test]
+fn p4_an_origin_that_nobody_vouches_for_is_the_worst() {
+    let policies = policies(
+        "@id(\"a\") permit (principal, action, resource) when { context.prompt_origin.name == \"user\" };",
+    );
+    permit(&policies, issue_credential());
+    let mut silent = issue_credential();
+    silent.prompt_origin = PromptOrigin::judged(None, Some(PromptOrigin::System));
+    assert_eq!(denial(&policies, silent).cause, DenialCause::NoPermit);
+}
+
+#[test]
+fn the_shortest_life_that_any_permit_obliges_to_binds() {
+    let policies = policies(
+        "@id(\"a\") @lifetime_seconds_max(\"300\") permit (principal, action, resource);
+         @id(\"b\") @lifetime_seconds_max(\"60\") permit (principal is Brevet::Workload, action, resource);
+         @id(\"c\") permit (principal, action, resource);
+         @id(\"d\") @lifetime_seconds_max(\"1\") permit (principal, action, resource)
+           when { context.task.depth > 0 };",
+    );
+    let permit = permit(&policies, issue_credential());
+    assert_eq!(permit.lifetime_max(), Some(Duration::from_secs(60)));
+    assert_ne!(Obligations::default().lifetime_max, permit.lifetime_max());
+    let ids: Vec<&str> = permit.evidence().determining.iter().map(|policy| policy.id.as_str()).collect();
+    assert_eq!(ids, ["a", "b", "c"]);
+}
+
+#[test]
+fn p1_the_same_request_leaves_the_same_evidence() {
+    let policies = policies(
+        &(0..20)
+            .map(|n| format!("@id(\"p{n}\") permit (principal, action, resource);\n"))
+            .collect::<String>(),
+    );
+    let evidence = |request| serde_json::to_string(permit(&policies, request).evidence()).unwrap();
+    assert_eq!(evidence(issue_credential()), evidence(issue_credential()));
+    let again = serde_json::from_str(&serde_json::to_string(&issue_credential()).unwrap()).unwrap();
+    assert_eq!(evidence(issue_credential()), evidence(again));
+}
+
+#[test]
+fn p2_a_decision_names_the_policies_it_was_made_under() {
+    let (old, new) = (policies(PERMIT), policies(&format!("{PERMIT}// A new comment.\n")));
+    assert_ne!(old.digest(), new.digest());
+    assert_eq!(permit(&old, create_task()).policy(), old.digest());
+    assert_eq!(permit(&new, create_task()).policy(), new.digest());
+}
+
+#[test]
+fn every_word_of_the_vocabulary_is_said_as_the_request_has_it() {
+    let policies = policies(&format!(
+        r#"@id("workload") permit (principal == Brevet::Workload::"{AGENT}", action, resource) when {{
+             principal.spiffe_id == "{AGENT}" && principal.trust_domain == "example.org" &&
+             principal.path == "/agent/researcher" && principal.tenant == "default" &&
+             principal.roles == ["agent"]
+           }};
+           @id("context") permit (principal, action, resource) when {{
+             context.caller.verified == "x509_svid" && context.caller.verified_age_seconds == 12 &&
+             context.task.type == "research" && context.task.purpose == "quarterly-report" &&
+             context.task.sensitivity_max == {{ level: 1, name: "moderate" }} &&
+             context.task.agent == "{AGENT}" && context.task.opener == "{ORCHESTRATOR}" &&
+             context.task.delegator == "spiffe://example.org/people/ada" && context.task.chain == ["{AGENT}"] &&
+             context.task.depth == 0 && context.task.age_seconds == 30 &&
+             context.task.remaining_seconds == 3570 && context.task.leases_live == 1 &&
+             context.scope.audiences == ["files"] && context.prompt_origin == {{ level: 1, name: "user" }} &&
+             context.time == {{ unix_seconds: 1795350896, weekday: 7, hour: 12 }}
+           }};
+           @id("task-type") permit (principal, action, resource == Brevet::TaskType::"research");
+           @id("audience") permit (
+             principal, action == Brevet::Action::"IssueCredential", resource == Brevet::Audience::"files"
+           ) when {{
+             resource.enforcement == "lease" && resource.sensitivity == {{ level: 1, name: "moderate" }} &&
+             context.credential.profile == "task_token" && context.credential.lifetime_seconds == 600 &&
+             context.credential.actions == ["read", "list"] && context.credential.resources == ["reports/**"]
+           }};"#
+    ));
+    let ids = |request| -> Vec<String> {
+        permit(&policies, request).evidence().determining.iter().map(|policy| policy.id.clone()).collect()
+    };
+    assert_eq!(ids(create_task()), ["context", "task-type"]);
+    assert_eq!(ids(issue_credential()), ["audience", "context", "workload"]);
+}

@@ -1,0 +1,456 @@
+//! The composition root: builds every part once, in order, and runs them until told to stop.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use brevet_core::fact::Fact;
+use brevet_core::record::{self, InvalidRecord};
+use brevet_core::state::State;
+use brevet_identity::jwk_set::{InvalidJwkSet, JwkSet};
+use brevet_identity::trust::CallerTrust;
+use brevet_journal::checkpoint::{CheckpointSigner, Signature, SigningFailed};
+use brevet_journal::sqlite::{OpenError, Options, Sqlite};
+use brevet_journal::{Journal, Sealed};
+use brevet_mint::ca::{CaError, CaFiles, CaKey, ServerCertificateError, ServerNames};
+use brevet_mint::key::{Checkpoints, SigningKey, TaskTokens};
+use brevet_mint::key_file::KeyError;
+use brevet_mint::plan::Planner;
+use brevet_mint::signer::LocalSigner;
+use brevet_mint::state_key::StateKey;
+use brevet_mint::jwks;
+use brevet_policy::{LoadError, Policies};
+use ring::rand::SystemRandom;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::broker::{Broker, Refusal};
+use crate::clock::{Clock, ClockError, ClockState};
+use crate::config::{Config, ConfigError};
+use crate::grpc::{self, Peer, ProofMemory};
+use crate::http::{HttpListener, ListenError, Metrics, PublicDocuments, Readiness, Site};
+use crate::net::{Admitted, Counters, Endpoint, TlsConfig, TlsPeer};
+use crate::reload::{self, Reloader};
+use crate::table::Table;
+use crate::trust::{self, TrustError};
+
+/// How long the broker's own authority lives.
+const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
+/// How long the broker's own certificate lives; it is renewed after half of that.
+const SERVER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(86_400);
+/// How often a consumer of the SPIFFE bundle is asked to come back, in seconds.
+const BUNDLE_REFRESH_HINT_SECONDS: u64 = 300;
+
+/// Why the daemon does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration is refused.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The policies are refused.
+    #[error("the policies are refused: {0}")]
+    Policies(#[from] LoadError),
+    /// A bundle is refused.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The state directory cannot be used.
+    #[error("cannot use the state directory {path}")]
+    StateDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The journal is refused.
+    #[error("the journal is refused: {0}")]
+    Journal(#[from] OpenError),
+    /// A private key is refused.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The broker's own authority is refused.
+    #[error(transparent)]
+    Authority(#[from] CaError),
+    /// The broker's own certificate could not be made.
+    #[error(transparent)]
+    ServerCertificate(#[from] ServerCertificateError),
+    /// The published keys do not read back.
+    #[error("the published keys do not read back")]
+    PublishedKeys(#[from] InvalidJwkSet),
+    /// There is no clock.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// TLS refuses the broker's own certificate.
+    #[error("TLS refuses the broker's own certificate")]
+    Tls(#[from] rustls::Error),
+    /// A socket cannot be bound.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The HTTP socket cannot be bound.
+    #[error(transparent)]
+    Http(#[from] ListenError),
+    /// The journal could not record that the configuration is in force.
+    #[error("the configuration could not be put in force")]
+    Configure,
+    /// The journal could not record the start.
+    #[error("the start could not be recorded")]
+    Sealed(#[from] Sealed),
+}
+
+/// Everything the daemon is made of, started but not serving yet.
+pub struct App {
+    config: Config,
+    broker: Arc<Broker>,
+    journal: Arc<Sqlite>,
+    authority: CaKey,
+    trust: Arc<ArcSwap<CallerTrust>>,
+    reloader: Reloader,
+    grpc: TcpListener,
+    http: HttpListener,
+    site: Site,
+    stopping: Arc<AtomicBool>,
+    grpc_counters: Arc<Counters>,
+    http_counters: Arc<Counters>,
+    proofs: ProofMemory,
+}
+
+/// Why the daemon stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum StopError {
+    /// The journal sealed itself: what was acknowledged is safe, and nothing more can be.
+    #[error("the journal is sealed")]
+    Sealed,
+}
+
+/// Checks a configuration with everything it names, and changes nothing.
+///
+/// # Errors
+/// [`StartError`] as a start would.
+pub fn check(path: &Path) -> Result<(), StartError> {
+    let config = Config::load(path)?;
+    Policies::load(&config.policy_directory)?;
+    trust::load(&config)?;
+    Ok(())
+}
+
+impl App {
+    /// Builds every part: replays the journal, puts the configuration in force, and binds the sockets last.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing was served then.
+    pub async fn build(path: &Path) -> Result<Self, StartError> {
+        // 1. What was written by people is refused first.
+        let config = Config::load(path)?;
+        let registry = Arc::new(config.registry().map_err(ConfigError::from)?);
+        let policies = Arc::new(Policies::load(&config.policy_directory)?);
+        let trust = Arc::new(ArcSwap::from_pointee(trust::load(&config)?));
+
+        // 2. The journal is read, and the state is its fold.
+        let directory = &config.state_directory;
+        create_state_directory(directory)
+            .map_err(|source| StartError::StateDirectory { path: directory.clone(), source })?;
+        let recovery = Sqlite::open(Options {
+            reserve_bytes: config.journal.reserve_bytes,
+            checkpoint_records: config.journal.checkpoint_records.get(),
+            ..Options::new(directory)
+        })?;
+        let mut state = State::default();
+        let verified = recovery.replay(|replayed| {
+            let record = record::decode(replayed.body)?;
+            state.apply(&record.envelope, &record.fact, replayed.revision);
+            Ok::<_, InvalidRecord>(())
+        })?;
+        let replayed = verified.head();
+
+        // 3. The clock starts where the journal's time stood.
+        let tolerance = Duration::from_secs(config.clock.tolerance_seconds.get().into());
+        let clock = Clock::system(state.judged, tolerance)?;
+
+        // 4. The keys, made at the first start.
+        let rng = SystemRandom::new();
+        let now = clock.now().issue;
+        let checkpoint_key = SigningKey::load_or_create(&directory.join("checkpoint.key"), &rng)?;
+        let token_key: SigningKey<TaskTokens> =
+            SigningKey::load_or_create(&directory.join("task-token.key"), &rng)?;
+        let state_key = StateKey::load_or_create(&directory.join("state.key"), &rng)?;
+        let files = CaFiles { key: directory.join("ca.key"), certificate: directory.join("ca.pem") };
+        let authority =
+            CaKey::load_or_create(&files, &config.trust_domain, now, AUTHORITY_LIFETIME, &rng)?;
+
+        // 5. The journal writes from here on.
+        let checkpoints = Arc::new(CheckpointWriter { key: checkpoint_key, rng: rng.clone() });
+        let time = clock.clone();
+        let journal = Arc::new(verified.start(
+            state.control.revision(),
+            checkpoints,
+            Arc::new(move || time.now().judge),
+        )?);
+
+        // 6. The broker.
+        let published = jwks::task_tokens([token_key.public_jwk()]);
+        let documents = PublicDocuments::new(
+            &config.issuer,
+            published.clone(),
+            jwks::spiffe_bundle([&authority], authority_sequence(&authority), BUNDLE_REFRESH_HINT_SECONDS),
+            Duration::from_secs(config.http.document_age_seconds_max.get().into()),
+        );
+        let grpc_counters = Arc::new(Counters::new("grpc"));
+        let http_counters = Arc::new(Counters::new("http"));
+        let metrics = Arc::new(Metrics::new(vec![Arc::clone(&grpc_counters), Arc::clone(&http_counters)]));
+        let planner =
+            Planner::new(config.issuer.clone(), token_key.kid().clone(), config.limits.lease_lifetime_max());
+        let table = Table::restored(
+            state,
+            Arc::clone(&registry),
+            Arc::clone(&policies),
+            Arc::clone(&journal) as Arc<dyn Journal>,
+        );
+        let broker = Arc::new(Broker {
+            table,
+            clock: clock.clone(),
+            metrics: Arc::clone(&metrics),
+            keys: JwkSet::parse(published.as_bytes())?,
+            signer: Arc::new(LocalSigner::new(token_key, config.issuer.clone(), rng.clone())),
+            planner,
+            state_key,
+            issuer: config.issuer.clone(),
+            limits: config.limits.clone(),
+            rng,
+        });
+        broker.configure(registry, policies).await.map_err(|_: Refusal| StartError::Configure)?;
+        let started = Fact::Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            replayed,
+            clock_behind: matches!(clock.state(), ClockState::BehindMark(_)),
+        };
+        let noted = broker.note(&started).map_err(|_| Sealed)?;
+        broker.table.durable(noted).await.map_err(|_| Sealed)?;
+
+        // 7. The sockets, last of all.
+        let grpc = TcpListener::bind(config.grpc.listen)
+            .await
+            .map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
+        let http = HttpListener::plain(config.http.listen).await?;
+        let stopping = Arc::new(AtomicBool::new(false));
+        let site = Site {
+            documents: Arc::new(ArcSwap::from_pointee(documents)),
+            metrics,
+            readiness: readiness(&broker, &journal, &stopping),
+        };
+        let reloader = Reloader::new(path, &config);
+        let proofs = ProofMemory::new(config.limits.proofs_remembered_max);
+        Ok(Self {
+            config,
+            broker,
+            journal,
+            authority,
+            trust,
+            reloader,
+            grpc,
+            http,
+            site,
+            stopping,
+            grpc_counters,
+            http_counters,
+            proofs,
+        })
+    }
+
+    /// Where the gRPC listener is.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn grpc_address(&self) -> io::Result<SocketAddr> {
+        self.grpc.local_addr()
+    }
+
+    /// Where the HTTP listener is.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub fn http_address(&self) -> io::Result<SocketAddr> {
+        self.http.local_address()
+    }
+
+    /// Serves until `shutdown` completes or the journal seals itself, then drains and closes.
+    ///
+    /// # Errors
+    /// [`StopError`] if the daemon could not go on.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StopError> {
+        let Self { config, broker, journal, authority, trust, reloader, grpc, http, site, .. } = self;
+        let (stop, stopped) = watch::channel(false);
+        let until_stopped = || {
+            let mut stopped = stopped.clone();
+            async move {
+                // The sender lives until the listeners have returned.
+                let _closed = stopped.wait_for(|stop| *stop).await;
+            }
+        };
+
+        let tls = match server_tls(&config, &authority, &trust, &broker.clock, &broker.rng) {
+            Ok(tls) => Arc::new(ArcSwap::new(tls)),
+            Err(problem) => {
+                error!(%problem, "no server certificate");
+                return Err(StopError::Sealed);
+            }
+        };
+        let address = grpc.local_addr().unwrap_or(config.grpc.listen);
+        let url = config.grpc.url.clone().unwrap_or_else(|| format!("https://{address}"));
+        let message_bytes_max = usize::try_from(config.grpc.message_bytes_max.get()).unwrap_or(usize::MAX);
+        let routes = grpc::routes(&broker, self.proofs, message_bytes_max, &url);
+        let endpoint =
+            Endpoint { routes, limits: config.grpc.limits(), counters: self.grpc_counters };
+        let admit = {
+            let (trust, clock, age_max) =
+                (Arc::clone(&trust), broker.clock.clone(), config.grpc.limits().connection_age_max);
+            move |peer: TlsPeer| {
+                let extension = Peer::new(peer.certificates, Arc::clone(&trust));
+                let now = clock.now().judge;
+                let left = extension.caller(now).map(|caller| caller.valid_until().since(now));
+                Admitted { extension, age_max: left.map_or(age_max, |left| left.min(age_max)) }
+            }
+        };
+        let serving_grpc = tokio::spawn(endpoint.serve_tls(grpc, Arc::clone(&tls), admit, until_stopped()));
+        let serving_http = tokio::spawn(http.serve(
+            site.routes(),
+            config.http.limits(),
+            self.http_counters,
+            until_stopped(),
+        ));
+        let renewing = tokio::spawn(renew_server_certificate(
+            config.clone(),
+            authority,
+            Arc::clone(&trust),
+            Arc::clone(&broker),
+            tls,
+        ));
+        let reloading = tokio::spawn(reload::run(reloader, Arc::clone(&broker), trust));
+        info!("ready");
+
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            () = journal.sealed() => Err(StopError::Sealed),
+        };
+        self.stopping.store(true, Ordering::Relaxed);
+        info!("stopping");
+        renewing.abort();
+        reloading.abort();
+        let _listeners_are_gone = stop.send(true);
+        let _drained = (serving_grpc.await, serving_http.await);
+        if outcome.is_ok()
+            && let Err(problem) = broker.note(&Fact::Stopped)
+        {
+            warn!(%problem, "the stop could not be recorded");
+        }
+        let closed = tokio::task::spawn_blocking(move || journal.close()).await;
+        match (outcome, closed) {
+            (Ok(()), Ok(Ok(()))) => Ok(()),
+            _ => Err(StopError::Sealed),
+        }
+    }
+}
+
+fn create_state_directory(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        created => created,
+    }
+}
+
+/// The bundle's sequence number: it must change when the authority does, and grow (SPIFFE Bundle §4.1.1). An
+/// authority made later ends later.
+const fn authority_sequence(authority: &CaKey) -> u64 {
+    authority.end().seconds()
+}
+
+fn readiness(
+    broker: &Arc<Broker>,
+    journal: &Arc<Sqlite>,
+    stopping: &Arc<AtomicBool>,
+) -> Arc<dyn Fn() -> Readiness + Send + Sync> {
+    let (broker, journal, stopping) = (Arc::clone(broker), Arc::clone(journal), Arc::clone(stopping));
+    Arc::new(move || {
+        let mut readiness = Readiness::default();
+        if stopping.load(Ordering::Relaxed) {
+            readiness.reasons.push("stopping".to_owned());
+        }
+        if journal.progress().is_sealed() {
+            readiness.reasons.push("journal sealed".to_owned());
+        }
+        let clock = broker.clock.state();
+        match clock {
+            ClockState::Steady => {}
+            ClockState::WallBehind(_) => readiness.warnings.push(clock.to_string()),
+            ClockState::Suspect(_) | ClockState::BehindMark(_) => readiness.reasons.push(clock.to_string()),
+        }
+        broker.metrics.set_durable_revision(journal.head().durable.0);
+        readiness
+    })
+}
+
+fn server_tls(
+    config: &Config,
+    authority: &CaKey,
+    trust: &Arc<ArcSwap<CallerTrust>>,
+    clock: &Clock,
+    rng: &SystemRandom,
+) -> Result<Arc<rustls::ServerConfig>, StartError> {
+    let names = ServerNames { dns: config.grpc.dns_names.clone(), ip: config.grpc.ip_addresses.clone() };
+    let identity =
+        authority.server_certificate(&names, clock.now().issue, SERVER_CERTIFICATE_LIFETIME, rng)?;
+    let chain = identity.chain.into_iter().map(CertificateDer::from).collect();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.to_vec()));
+    let trust = Arc::clone(trust);
+    let source = Arc::new(move || trust.load_full());
+    Ok(Arc::new(brevet_identity::tls::server_config(chain, key, source, clock.time_provider())?))
+}
+
+async fn renew_server_certificate(
+    config: Config,
+    authority: CaKey,
+    trust: Arc<ArcSwap<CallerTrust>>,
+    broker: Arc<Broker>,
+    tls: TlsConfig,
+) -> Infallible {
+    loop {
+        let next = broker.clock.now().judge.after(SERVER_CERTIFICATE_LIFETIME / 2);
+        broker.clock.sleep_until(next).await;
+        match server_tls(&config, &authority, &trust, &broker.clock, &broker.rng) {
+            Ok(renewed) => tls.store(renewed),
+            Err(problem) => error!(%problem, "the server certificate could not be renewed"),
+        }
+    }
+}
+
+/// Signs the journal's checkpoints with a key that signs nothing else.
+struct CheckpointWriter {
+    key: SigningKey<Checkpoints>,
+    rng: SystemRandom,
+}
+
+impl CheckpointSigner for CheckpointWriter {
+    fn key_id(&self) -> &str {
+        self.key.kid().as_str()
+    }
+
+    fn sign(&self, bytes: &[u8]) -> Result<Signature, SigningFailed> {
+        self.key.sign(bytes, &self.rng).map_err(|_| SigningFailed)
+    }
+}
+

@@ -1,0 +1,67 @@
+//! Introspection: whether a credential is live, exactly, for the workloads that enforce its audience.
+
+use std::sync::Arc;
+
+use brevet_core::proof::Caller;
+use brevet_core::revision::Revision;
+use brevet_core::terms::{Content, Terms};
+use brevet_identity::task_token;
+
+use super::{Broker, Refusal};
+
+/// What introspection answers.
+#[derive(Debug)]
+pub struct Introspection {
+    /// The terms and the issuing revision of a live credential; none for everything else.
+    pub active: Option<(Arc<Terms>, Revision)>,
+    /// The revision that the answer was computed from, at least.
+    pub revision: Revision,
+}
+
+impl Broker {
+    /// Tells an enforcer whether a token is live. Of another's tokens, and of what is no token of ours, it learns the
+    /// same: inactive (invariant T7).
+    ///
+    /// # Errors
+    /// [`Refusal`] if the broker has not reached `min_revision`, or the journal is sealed.
+    pub async fn introspect(
+        &self,
+        caller: &Caller,
+        token: &str,
+        min_revision: Option<Revision>,
+    ) -> Result<Introspection, Refusal> {
+        // 1. Who asks, and whether this broker knows at least what the caller knows.
+        let now = self.clock.now();
+        let who = self.facts_of(caller, &self.table.in_force().registry, now)?;
+        let head = self.table.journal().head();
+        if min_revision.is_some_and(|wanted| wanted > head.newest) {
+            return Err(Refusal::unavailable("revision_not_reached"));
+        }
+        let inactive = Introspection { active: None, revision: head.durable };
+
+        // 2. The token is ours.
+        let Ok(token) = task_token::authenticate(token, &self.keys, &self.issuer, now.judge) else {
+            return Ok(inactive);
+        };
+        let lease = token.lease_id();
+
+        // 3. Its lease lives, and the caller enforces its audience.
+        let live = self.table.read(lease.task.root(), |ledger, in_force| {
+            let found = ledger.lease(lease)?;
+            let Content::TaskToken(token) = &found.terms().content;
+            let visible = *ledger.tenant() == who.tenant
+                && in_force.registry.enforces(&who.spiffe_id, &token.audience);
+            let dead = ledger.lease_ending(lease, &in_force.control, now.judge).is_some();
+            (visible && !dead).then(|| (Arc::clone(found.terms()), found.revision()))
+        });
+
+        // 4. The answer waits until what it was computed from cannot be lost.
+        match live {
+            None => Ok(inactive),
+            Some(live) => {
+                let active = self.table.durable(live).await?;
+                Ok(Introspection { active, revision: self.table.journal().head().durable })
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The broker: every use case as one numbered, linear story that decides, told over the table, the policies and the
+//! mint. Whatever enters here has been parsed, and the caller has been verified.
+
+mod credential;
+mod introspect;
+mod refusal;
+mod task;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brevet_core::fact::{DeniedOperation, Envelope, Fact};
+use brevet_core::id::{RootTaskId, TaskId};
+use brevet_core::ledger::Ledger;
+use brevet_core::name::{RequestId, TenantName};
+use brevet_core::proof::Caller;
+use brevet_core::registry::{Registry, Role};
+use brevet_core::request::CallerFacts;
+use brevet_core::spiffe_id::SpiffeId;
+use brevet_core::time::Now;
+use brevet_identity::jwk_set::JwkSet;
+use brevet_mint::plan::Planner;
+use brevet_mint::signer::Signer;
+use brevet_mint::state_key::StateKey;
+use brevet_policy::Policies;
+use ring::rand::SystemRandom;
+
+pub use self::credential::{CredentialAsk, Issued, Possession};
+pub use self::introspect::Introspection;
+pub use self::refusal::{Kind, Refusal};
+pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
+use crate::clock::Clock;
+use crate::config::Limits;
+use crate::http::{DecisionOutcome, Metrics};
+use crate::table::{Sealed, Table, Undurable};
+
+/// Everything the use cases draw on, built once.
+pub struct Broker {
+    /// The task trees.
+    pub table: Table,
+    /// The time.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The key of task tokens.
+    pub signer: Arc<dyn Signer>,
+    /// Draws up the terms of credentials.
+    pub planner: Planner,
+    /// The public halves of the keys of task tokens.
+    pub keys: JwkSet,
+    /// Makes root task ids and claims.
+    pub state_key: StateKey,
+    /// The issuer of task tokens.
+    pub issuer: String,
+    /// The limits of the configuration.
+    pub limits: Limits,
+    /// The source of randomness.
+    pub rng: SystemRandom,
+}
+
+impl Broker {
+    /// Puts registry and policies in force, if they are not already.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the journal could not take it.
+    pub async fn configure(&self, registry: Arc<Registry>, policies: Arc<Policies>) -> Result<bool, Refusal> {
+        let changed = self.decide(|| {
+            let control = &self.table.in_force().control;
+            if control.registry() == Some(registry.digest()) && control.policy() == Some(policies.digest()) {
+                return Ok(None);
+            }
+            let fact = Fact::ConfigurationLoaded {
+                policy: policies.digest(),
+                registry: registry.digest(),
+                proposer: None,
+                confirmers: Vec::new(),
+            };
+            let envelope = self.envelope(self.clock.now(), None, None, None);
+            let configuration = Some((Arc::clone(&registry), Arc::clone(&policies)));
+            Ok(Some(self.table.control(&envelope, &fact, configuration)?))
+        })?;
+        let Some(changed) = changed else { return Ok(false) };
+        self.table.durable(changed).await?;
+        Ok(true)
+    }
+
+    /// Decides, and decides again when what it was decided from has changed meanwhile.
+    fn decide<T>(&self, mut attempt: impl FnMut() -> Result<T, Refusal>) -> Result<T, Refusal> {
+        for _ in 0..self.limits.conflict_retries_max {
+            match attempt() {
+                Err(Refusal { kind: Kind::Conflict, .. }) => {}
+                decided => return decided,
+            }
+        }
+        attempt()
+    }
+
+    /// Notes a fact that changes nothing and waits for nothing.
+    ///
+    /// # Errors
+    /// [`Sealed`] if the journal takes nothing any more.
+    pub fn note(&self, fact: &Fact) -> Result<Undurable<()>, Sealed> {
+        self.table.note(&self.envelope(self.clock.now(), None, None, None), fact, None)
+    }
+
+    /// Counts and notes a refusal that an authenticated caller is answered (invariant U1).
+    pub fn refuse(
+        &self,
+        caller: &Caller,
+        operation: DeniedOperation,
+        tree: Option<RootTaskId>,
+        request_id: Option<&RequestId>,
+        refusal: &Refusal,
+    ) {
+        let tenant = self.table.in_force().registry.tenant_of(caller.spiffe_id()).cloned();
+        let envelope = Envelope {
+            tree,
+            tenant,
+            caller: Some(caller.spiffe_id().clone()),
+            request_id: request_id.cloned(),
+            ..self.envelope(self.clock.now(), None, None, None)
+        };
+        let fact = Fact::Denied { operation, reason: refusal.reason.clone() };
+        self.metrics.decided(match refusal.kind {
+            Kind::Denied => DecisionOutcome::Denied,
+            _ => DecisionOutcome::Refused,
+        });
+        // A journal that takes nothing any more ends the process; there is nothing left to tell it.
+        let _sealed = self.table.note(&envelope, &fact, refusal.evidence.as_deref());
+    }
+
+    fn envelope(
+        &self,
+        now: Now,
+        who: Option<&CallerFacts>,
+        tree: Option<RootTaskId>,
+        request_id: Option<&RequestId>,
+    ) -> Envelope {
+        Envelope {
+            incarnation: self.table.journal().head().incarnation,
+            at: now,
+            tenant: who.map(|facts| facts.tenant.clone()),
+            tree,
+            caller: who.map(|facts| facts.spiffe_id.clone()),
+            request_id: request_id.cloned(),
+        }
+    }
+
+    /// What the registry says of the caller. Whose trust domain belongs to no tenant is nobody.
+    fn facts_of(&self, caller: &Caller, registry: &Registry, now: Now) -> Result<CallerFacts, Refusal> {
+        caller
+            .facts(registry, now.issue)
+            .ok_or_else(|| Refusal::new(Kind::Unauthenticated, "no_tenant", "the caller is not known"))
+    }
+
+    /// Nothing is minted while the clock is in doubt (invariants C3 and C5).
+    fn minting_clock(&self) -> Result<Now, Refusal> {
+        let now = self.clock.now();
+        if self.clock.state().may_mint() {
+            Ok(now)
+        } else {
+            Err(Refusal::unavailable("clock_in_doubt"))
+        }
+    }
+}
+
+/// Who may see a task: its agent, its owners, and the operators of its tenant.
+fn may_see(ledger: &Ledger, task: TaskId, who: &CallerFacts) -> bool {
+    let agent = ledger.task(task).is_some_and(|task| task.opened().agent == who.spiffe_id);
+    *ledger.tenant() == who.tenant
+        && (agent || ledger.is_owner(task, &who.spiffe_id) || is_operator(who, &[Role::Stopper, Role::Auditor]))
+}
+
+fn is_operator(who: &CallerFacts, roles: &[Role]) -> bool {
+    roles.iter().any(|role| who.roles.contains(role))
+}
+
+/// Whether a workload belongs to a tenant, by the registry.
+fn belongs(registry: &Registry, workload: &SpiffeId, tenant: &TenantName) -> bool {
+    registry.tenant_of(workload) == Some(tenant)
+}
+
+/// The shorter of what was asked for, or else of the default, and the longest allowed.
+fn lifetime(asked: Option<Duration>, default: Duration, max: Duration) -> Duration {
+    asked.unwrap_or(default).min(max)
+}

@@ -1,0 +1,83 @@
+//! `brevet dev`: a throw-away trust domain with a daemon in it.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use brevet_client::endpoints::{Endpoints, IdentityFiles};
+use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
+use brevet_core::time::Timestamp;
+use clap::Args;
+use ring::rand::SystemRandom;
+
+use super::{Exit, complain, serve};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::dev::{BROKER, IDENTITIES, WORKLOADS, make};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The folder; it is made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// Where the gRPC listener is to be; port 0 is any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    grpc: SocketAddr,
+    /// Where the HTTP listener is to be; port 0 is any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    http: SocketAddr,
+}
+
+pub(super) fn run(arguments: Arguments) -> Exit {
+    let Arguments { dir, grpc, http } = arguments;
+    let now = match Clock::system(Timestamp::EPOCH, Duration::ZERO) {
+        Ok(clock) => clock.now().issue,
+        Err(problem) => {
+            complain(&problem);
+            return Exit::Error;
+        }
+    };
+    let made = free(grpc).and_then(|grpc| Ok((grpc, free(http)?)));
+    let made = made
+        .map_err(|problem| Box::new(problem) as Box<dyn std::error::Error>)
+        .and_then(|(grpc, http)| Ok(make(&dir, grpc, http, now, &SystemRandom::new())?));
+    match made {
+        Ok(made) => serve::serve(&made.config, |app| announce(&dir, app)),
+        Err(problem) => {
+            complain(&*problem);
+            Exit::Error
+        }
+    }
+}
+
+/// The address with a port that is free now, so that the configuration names it and a restart listens there again.
+fn free(address: SocketAddr) -> std::io::Result<SocketAddr> {
+    if address.port() == 0 { TcpListener::bind(address)?.local_addr() } else { Ok(address) }
+}
+
+/// Writes `endpoints.json`, whose presence says that the daemon listens.
+fn announce(dir: &Path, app: &App) -> Result<(), Box<dyn std::error::Error>> {
+    let broker: TrustDomain = BROKER.parse()?;
+    let workloads: TrustDomain = WORKLOADS.parse()?;
+    let mut identities = BTreeMap::new();
+    for (name, path) in IDENTITIES {
+        let files = IdentityFiles {
+            cert: format!("{name}.pem").into(),
+            key: format!("{name}.key").into(),
+            bundle: "state/ca.pem".into(),
+            spiffe_id: SpiffeId::new(&workloads, path)?,
+        };
+        identities.insert(name.to_owned(), files);
+    }
+    let endpoints = Endpoints {
+        grpc: format!("https://{}", app.grpc_address()?),
+        http: format!("http://{}", app.http_address()?),
+        root_socket: "root.sock".into(),
+        server_spiffe_id: SpiffeId::new(&broker, "/brevet")?,
+        trust_domain: broker,
+        identities,
+    };
+    endpoints.write(dir)?;
+    Ok(())
+}

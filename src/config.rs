@@ -1,0 +1,531 @@
+//! Configuration: one TOML file, in which an unknown key is an error and every limit says its unit in its name.
+//!
+//! Paths are relative to the file's directory. An environment variable `BREVET__SECTION__KEY` overrides the key
+//! `section.key`; its value is read as TOML, or else taken as a string.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use brevet_core::registry::{
+    Agent, Audience, InvalidRegistry, Operator, Orchestrator, Registry, RegistrySource, Tenant,
+};
+use brevet_core::spiffe_id::TrustDomain;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::http::HttpLimits;
+use crate::net::NetLimits;
+
+/// The prefix of environment variables that override a key.
+pub const ENVIRONMENT_PREFIX: &str = "BREVET__";
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has a key that does not exist or a value of the wrong kind.
+    #[error("{path} is not a configuration: {message}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
+    },
+    /// An environment variable overrides a key that cannot be there.
+    #[error("the environment variable {0} does not name a configuration key")]
+    Override(String),
+    /// A value does not fit another.
+    #[error("{0}")]
+    Inconsistent(&'static str),
+    /// The same trust domain stands twice.
+    #[error("the trust domain {0} stands twice")]
+    DuplicateTrustDomain(TrustDomain),
+    /// The registry tables do not fit each other.
+    #[error("the registry is not consistent: {0}")]
+    Registry(#[from] InvalidRegistry),
+}
+
+/// The configuration.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The broker's own trust domain, which no caller may be of.
+    pub trust_domain: TrustDomain,
+    /// The issuer of task tokens: an https URL, or http on this machine.
+    pub issuer: String,
+    /// Where the journal and the keys are kept.
+    pub state_directory: PathBuf,
+    /// Where the policies are.
+    pub policy_directory: PathBuf,
+    /// The gRPC listener.
+    pub grpc: GrpcConfig,
+    /// The HTTP listener.
+    pub http: HttpConfig,
+    /// Logging.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// Limits of tasks and leases.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The journal.
+    #[serde(default)]
+    pub journal: JournalConfig,
+    /// The clock.
+    #[serde(default)]
+    pub clock: ClockConfig,
+    /// The trust domains whose workloads may call.
+    #[serde(default)]
+    pub trust: Vec<TrustConfig>,
+    /// Registry: tenants.
+    #[serde(default)]
+    tenants: Vec<Tenant>,
+    /// Registry: audiences.
+    #[serde(default)]
+    audiences: Vec<Audience>,
+    /// Registry: agents.
+    #[serde(default)]
+    agents: Vec<Agent>,
+    /// Registry: orchestrators.
+    #[serde(default)]
+    orchestrators: Vec<Orchestrator>,
+    /// Registry: operators.
+    #[serde(default)]
+    operators: Vec<Operator>,
+}
+
+/// The gRPC listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrpcConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The URL that clients reach it by, as their DPoP proofs name it; `https://` and the address if it is not said.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// DNS names of the server's certificate.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// Addresses in the server's certificate.
+    #[serde(default)]
+    pub ip_addresses: Vec<IpAddr>,
+    /// Whether callers may ask which services there are.
+    #[serde(default)]
+    pub reflection: bool,
+    /// Bytes in one message, in and out.
+    #[serde(default = "defaults::message_bytes_max")]
+    pub message_bytes_max: NonZeroU32,
+    /// Connections at once.
+    #[serde(default = "defaults::connections_max")]
+    pub connections_max: NonZeroU32,
+    /// Connections at once from one peer address.
+    #[serde(default = "defaults::connections_per_peer_max")]
+    pub connections_per_peer_max: NonZeroU32,
+    /// Handshakes at once.
+    #[serde(default = "defaults::handshakes_max")]
+    pub handshakes_max: NonZeroU32,
+    /// Seconds from accepting a connection to its handshake being complete.
+    #[serde(default = "defaults::handshake_seconds_max")]
+    pub handshake_seconds_max: NonZeroU32,
+    /// Seconds that a connection is used, at most.
+    #[serde(default = "defaults::connection_age_seconds_max")]
+    pub connection_age_seconds_max: NonZeroU32,
+    /// Calls at once on one connection.
+    #[serde(default = "defaults::streams_per_connection_max")]
+    pub streams_per_connection_max: NonZeroU32,
+    /// Seconds that running calls have when the daemon stops.
+    #[serde(default = "defaults::drain_seconds_max")]
+    pub drain_seconds_max: NonZeroU32,
+}
+
+impl GrpcConfig {
+    /// The limits of the listener; what is not configurable keeps its default.
+    #[must_use]
+    pub fn limits(&self) -> NetLimits {
+        NetLimits {
+            connections_max: count(self.connections_max),
+            connections_per_peer_max: count(self.connections_per_peer_max),
+            handshakes_max: count(self.handshakes_max),
+            handshake_max: seconds(self.handshake_seconds_max),
+            connection_age_max: seconds(self.connection_age_seconds_max),
+            streams_max: self.streams_per_connection_max.get(),
+            drain_max: seconds(self.drain_seconds_max),
+            ..NetLimits::default()
+        }
+    }
+}
+
+/// The HTTP listener: public documents, metrics, probes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Where it listens: a loopback address, since it speaks plain HTTP.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    #[serde(default = "defaults::http_connections_max")]
+    pub connections_max: NonZeroU32,
+    /// Seconds that a published document may be kept by whoever fetched it.
+    #[serde(default = "defaults::document_age_seconds_max")]
+    pub document_age_seconds_max: NonZeroU32,
+}
+
+impl HttpConfig {
+    /// The limits of the listener; what is not configurable keeps its default.
+    #[must_use]
+    pub fn limits(&self) -> HttpLimits {
+        HttpLimits { connections_max: count(self.connections_max), ..HttpLimits::default() }
+    }
+}
+
+/// Logging.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// A level, or directives as `info,brevet::net=debug`.
+    pub filter: String,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), json: false }
+    }
+}
+
+/// Limits of tasks and leases.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Seconds that a credential lives where none are asked for.
+    pub lease_lifetime_seconds_default: NonZeroU64,
+    /// Seconds that a credential lives, at most.
+    pub lease_lifetime_seconds_max: NonZeroU64,
+    /// Seconds that a task lives where none are asked for.
+    pub task_lifetime_seconds_default: NonZeroU64,
+    /// Seconds that a task lives, at most.
+    pub task_lifetime_seconds_max: NonZeroU64,
+    /// Live leases of one task.
+    pub leases_live_per_task_max: NonZeroU32,
+    /// Decisions made again because what they were made from changed meanwhile.
+    pub conflict_retries_max: u32,
+    /// DPoP proofs remembered, so that none is taken twice.
+    pub proofs_remembered_max: NonZeroU32,
+    /// Tasks on one page of a list.
+    pub page_size_max: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lease_lifetime_seconds_default: defaults::nonzero(300),
+            lease_lifetime_seconds_max: defaults::nonzero(3_600),
+            task_lifetime_seconds_default: defaults::nonzero(3_600),
+            task_lifetime_seconds_max: defaults::nonzero(86_400),
+            leases_live_per_task_max: defaults::small(64),
+            conflict_retries_max: 8,
+            proofs_remembered_max: defaults::small(100_000),
+            page_size_max: defaults::small(100),
+        }
+    }
+}
+
+impl Limits {
+    /// How long a credential lives where nothing is asked for.
+    #[must_use]
+    pub const fn lease_lifetime_default(&self) -> Duration {
+        Duration::from_secs(self.lease_lifetime_seconds_default.get())
+    }
+
+    /// How long a credential lives at most.
+    #[must_use]
+    pub const fn lease_lifetime_max(&self) -> Duration {
+        Duration::from_secs(self.lease_lifetime_seconds_max.get())
+    }
+
+    /// How long a task lives where nothing is asked for.
+    #[must_use]
+    pub const fn task_lifetime_default(&self) -> Duration {
+        Duration::from_secs(self.task_lifetime_seconds_default.get())
+    }
+
+    /// How long a task lives at most.
+    #[must_use]
+    pub const fn task_lifetime_max(&self) -> Duration {
+        Duration::from_secs(self.task_lifetime_seconds_max.get())
+    }
+}
+
+/// The journal.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JournalConfig {
+    /// Bytes of free space below which nothing is minted, so that endings and locks can still be recorded.
+    pub reserve_bytes: u64,
+    /// Records between two signed checkpoints.
+    pub checkpoint_records: NonZeroU64,
+}
+
+impl Default for JournalConfig {
+    fn default() -> Self {
+        Self { reserve_bytes: 64 * 1024 * 1024, checkpoint_records: defaults::nonzero(10_000) }
+    }
+}
+
+/// The clock.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockConfig {
+    /// Seconds that the wall clock and the counted time may differ before nothing is minted.
+    pub tolerance_seconds: NonZeroU32,
+}
+
+impl Default for ClockConfig {
+    fn default() -> Self {
+        Self { tolerance_seconds: defaults::small(5) }
+    }
+}
+
+/// A trust domain whose workloads may call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustConfig {
+    /// Its name.
+    pub trust_domain: TrustDomain,
+    /// The file with its bundle: a SPIFFE bundle document, or certificates in PEM.
+    pub bundle: PathBuf,
+}
+
+mod defaults {
+    use std::num::{NonZeroU32, NonZeroU64};
+
+    pub(super) const fn nonzero(value: u64) -> NonZeroU64 {
+        match NonZeroU64::new(value) {
+            Some(value) => value,
+            None => NonZeroU64::MIN,
+        }
+    }
+
+    pub(super) const fn small(value: u32) -> NonZeroU32 {
+        match NonZeroU32::new(value) {
+            Some(value) => value,
+            None => NonZeroU32::MIN,
+        }
+    }
+
+    macro_rules! defaults {
+        ($($name:ident = $value:literal;)*) => {
+            $(pub(super) const fn $name() -> NonZeroU32 {
+                small($value)
+            })*
+        };
+    }
+
+    defaults! {
+        message_bytes_max = 65_536;
+        connections_max = 4_096;
+        connections_per_peer_max = 512;
+        handshakes_max = 256;
+        handshake_seconds_max = 5;
+        connection_age_seconds_max = 900;
+        streams_per_connection_max = 128;
+        drain_seconds_max = 5;
+        http_connections_max = 512;
+        document_age_seconds_max = 300;
+    }
+}
+
+fn count(value: NonZeroU32) -> usize {
+    usize::try_from(value.get()).unwrap_or(usize::MAX)
+}
+
+fn seconds(value: NonZeroU32) -> Duration {
+    Duration::from_secs(value.get().into())
+}
+
+impl Config {
+    /// Reads a configuration file, with the environment's overrides.
+    ///
+    /// # Errors
+    /// [`ConfigError`] says what is wrong and where.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        let overrides = std::env::vars().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX));
+        Self::parse(path, &text, overrides)
+    }
+
+    fn parse(
+        path: &Path,
+        text: &str,
+        overrides: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let malformed =
+            |error: toml::de::Error| ConfigError::Malformed { path: path.to_owned(), message: error.to_string() };
+        let mut table: toml::Table = text.parse().map_err(malformed)?;
+        let mut overridden = false;
+        for (name, value) in overrides {
+            put(&mut table, &name, &value).ok_or_else(|| ConfigError::Override(name.clone()))?;
+            overridden = true;
+        }
+        // Read from the text where it can be, so that an error names its line.
+        let mut config: Self =
+            if overridden { Self::deserialize(table) } else { toml::from_str(text) }.map_err(malformed)?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let paths = [&mut config.state_directory, &mut config.policy_directory];
+        for path in paths.into_iter().chain(config.trust.iter_mut().map(|trust| &mut trust.bundle)) {
+            *path = base.join(&path);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The registry tables, checked as a whole.
+    ///
+    /// # Errors
+    /// [`InvalidRegistry`].
+    pub fn registry(&self) -> Result<Registry, InvalidRegistry> {
+        Registry::new(RegistrySource {
+            tenants: self.tenants.clone(),
+            audiences: self.audiences.clone(),
+            agents: self.agents.clone(),
+            orchestrators: self.orchestrators.clone(),
+            operators: self.operators.clone(),
+        })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let rules = [
+            (
+                limits.lease_lifetime_seconds_default <= limits.lease_lifetime_seconds_max,
+                "limits.lease_lifetime_seconds_default is above limits.lease_lifetime_seconds_max",
+            ),
+            (
+                limits.lease_lifetime_seconds_max.get() <= 3_600,
+                "limits.lease_lifetime_seconds_max is above 3600",
+            ),
+            (
+                limits.task_lifetime_seconds_default <= limits.task_lifetime_seconds_max,
+                "limits.task_lifetime_seconds_default is above limits.task_lifetime_seconds_max",
+            ),
+            (self.http.listen.ip().is_loopback(), "http.listen is not a loopback address"),
+            (is_issuer(&self.issuer), "issuer is not an https URL, or an http URL of this machine, without a slash at its end"),
+        ];
+        if let Some((_, problem)) = rules.into_iter().find(|(holds, _)| !holds) {
+            return Err(ConfigError::Inconsistent(problem));
+        }
+        let mut seen = BTreeSet::from([&self.trust_domain]);
+        if let Some(twice) = self.trust.iter().find(|trust| !seen.insert(&trust.trust_domain)) {
+            return Err(ConfigError::DuplicateTrustDomain(twice.trust_domain.clone()));
+        }
+        self.registry()?;
+        Ok(())
+    }
+}
+
+/// RFC 8414 §2: a URL with scheme https and neither query nor fragment. Plain http is for this machine alone.
+fn is_issuer(text: &str) -> bool {
+    let Ok(url) = text.parse::<http::Uri>() else { return false };
+    let local = matches!(url.host(), Some("localhost" | "127.0.0.1" | "[::1]"));
+    let scheme = url.scheme_str() == Some("https") || (url.scheme_str() == Some("http") && local);
+    scheme && url.query().is_none() && !text.contains('#') && !text.ends_with('/')
+}
+
+/// Sets the key that a variable's name spells.
+fn put(table: &mut toml::Table, name: &str, value: &str) -> Option<()> {
+    let path = name.strip_prefix(ENVIRONMENT_PREFIX)?.to_lowercase();
+    let (sections, key) = path.rsplit_once("__").map_or((None, path.as_str()), |(s, k)| (Some(s), k));
+    let mut table = table;
+    for section in sections.into_iter().flat_map(|sections| sections.split("__")) {
+        let entry = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table = entry.as_table_mut()?;
+    }
+    if key.is_empty() {
+        return None;
+    }
+    let parsed = format!("value = {value}").parse::<toml::Table>().ok();
+    let value = parsed
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    table.insert(key.to_owned(), value);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINIMAL: &str = r#"
+        trust_domain = "broker.example"
+        issuer = "https://broker.example"
+        state_directory = "state"
+        policy_directory = "policies"
+        [grpc]
+        listen = "127.0.0.1:7443"
+        [http]
+        listen = "127.0.0.1:7080"
+    "#;
+
+    fn parse(text: &str, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let overrides = overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::parse(Path::new("/etc/brevet/brevet.toml"), text, overrides)
+    }
+
+    #[test]
+    fn what_is_not_said_has_its_safe_default() {
+        let config = parse(MINIMAL, &[]).unwrap();
+        assert_eq!(config.limits.lease_lifetime_default(), Duration::from_secs(300));
+        assert_eq!(config.limits.lease_lifetime_max(), Duration::from_secs(3_600));
+        assert_eq!(config.limits.leases_live_per_task_max.get(), 64);
+        assert_eq!(config.grpc.message_bytes_max.get(), 65_536);
+        assert_eq!(config.grpc.limits().handshake_max, Duration::from_secs(5));
+        assert!(!config.grpc.reflection);
+        assert_eq!(config.state_directory, Path::new("/etc/brevet/state"));
+    }
+
+    #[test]
+    fn a_typo_is_refused_with_its_line() {
+        let error = parse(&MINIMAL.replace("[http]", "[http]\nconections_max = 3"), &[]).unwrap_err();
+        assert!(error.to_string().contains("conections_max"), "{error}");
+        assert!(parse(&format!("{MINIMAL}\n[limit]\nx = 1"), &[]).is_err());
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for (bad, what) in [
+            (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 0"), "zero"),
+            (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 3601"), "above an hour"),
+            (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 60"), "default above maximum"),
+            (MINIMAL.replace("127.0.0.1:7080", "0.0.0.0:7080"), "plain http beyond this machine"),
+            (MINIMAL.replace("\"https://broker.example\"", "\"http://broker.example\""), "plain issuer"),
+            (MINIMAL.replace("\"https://broker.example\"", "\"https://broker.example/?a\""), "query"),
+            (format!("{MINIMAL}\n[[trust]]\ntrust_domain = \"broker.example\"\nbundle = \"b\""), "own trust domain"),
+        ] {
+            assert!(parse(&bad, &[]).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_single_keys() {
+        let config = parse(
+            MINIMAL,
+            &[("BREVET__LIMITS__LEASE_LIFETIME_SECONDS_MAX", "600"), ("BREVET__GRPC__LISTEN", "127.0.0.1:1")],
+        )
+        .unwrap();
+        assert_eq!(config.limits.lease_lifetime_max(), Duration::from_secs(600));
+        assert_eq!(config.grpc.listen.port(), 1);
+        assert!(parse(MINIMAL, &[("BREVET__LIMITS__LEASE_LIFETIME", "600")]).is_err());
+        assert!(parse(MINIMAL, &[("BREVET__ISSUER__X", "600")]).is_err());
+    }
+}

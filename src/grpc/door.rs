@@ -1,0 +1,215 @@
+//! The door: who comes in, with which key, and what a refusal leaves behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use brevet_core::digest::{ClaimDigest, Thumbprint};
+use brevet_core::fact::{DeniedOperation, Fact, ReasonCode};
+use brevet_core::id::RootTaskId;
+use brevet_core::name::RequestId;
+use brevet_core::proof::Caller;
+use brevet_core::time::Timestamp;
+use brevet_identity::dpop;
+use tonic::{Request, Response, Status};
+use tracing::debug;
+
+use super::peer::Peer;
+use super::status;
+use crate::broker::{Broker, Kind, Possession, Refusal};
+
+/// Refusals of strangers that leave a record, each minute; the rest are counted.
+const STRANGERS_RECORDED_PER_MINUTE: u32 = 60;
+
+/// What every service shares.
+#[derive(Clone)]
+pub struct Door {
+    /// The broker.
+    pub(super) broker: Arc<Broker>,
+    proofs: Arc<Mutex<ProofMemory>>,
+    strangers: Arc<Mutex<(u64, u32)>>,
+    url: Arc<str>,
+}
+
+/// What a method was asked, for the record of a refusal.
+pub(super) struct Asked {
+    pub(super) method: &'static str,
+    pub(super) tree: Option<RootTaskId>,
+    pub(super) request_id: Option<RequestId>,
+}
+
+impl Asked {
+    pub(super) const fn method(method: &'static str) -> Self {
+        Self { method, tree: None, request_id: None }
+    }
+
+    pub(super) fn by(mut self, request_id: &str) -> Self {
+        self.request_id = RequestId::parse(request_id).ok();
+        self
+    }
+
+    pub(super) fn of(mut self, task: &str) -> Self {
+        self.tree = brevet_core::id::TaskId::from_name(task).ok().map(|task| task.root());
+        self
+    }
+}
+
+impl Door {
+    pub(super) fn new(broker: Arc<Broker>, proofs: ProofMemory, url: String) -> Self {
+        Self {
+            broker,
+            proofs: Arc::new(Mutex::new(proofs)),
+            strangers: Arc::new(Mutex::new((0, 0))),
+            url: url.into(),
+        }
+    }
+
+    /// The verified caller of a request. Whoever is none learns nothing but that.
+    #[expect(clippy::result_large_err, reason = "tonic's status is what a method answers")]
+    pub(super) fn caller<T>(&self, request: &Request<T>, method: &'static str) -> Result<Arc<Caller>, Status> {
+        let now = self.broker.clock.now().judge;
+        let peer = request.extensions().get::<Peer>();
+        peer.map_or(Err("no_connection"), |peer| peer.caller(now)).map_err(|reason| {
+            self.stranger(method, reason, now);
+            status::unauthenticated()
+        })
+    }
+
+    /// Answers, and records what was refused.
+    #[expect(clippy::result_large_err, reason = "tonic's status is what a method answers")]
+    pub(super) fn answer<T>(
+        &self,
+        caller: &Caller,
+        asked: &Asked,
+        outcome: Result<T, Refusal>,
+    ) -> Result<Response<T>, Status> {
+        outcome.map(Response::new).map_err(|refusal| {
+            let operation = DeniedOperation::Method(asked.method.to_owned());
+            self.broker.refuse(caller, operation, asked.tree, asked.request_id.as_ref(), &refusal);
+            status::of(&refusal)
+        })
+    }
+
+    /// What the caller has proven of the key that its task is bound to: the connection's own key by the handshake, or
+    /// another by a DPoP proof, which the connection then remembers (RFC 9449).
+    pub(super) fn possession(
+        &self,
+        peer: Option<&Peer>,
+        caller: &Caller,
+        proof: Option<&str>,
+        claim: Option<&str>,
+        method: &str,
+    ) -> Result<Possession, Refusal> {
+        let claim = claim.map(|claim| ClaimDigest::of(&[claim.as_bytes()]));
+        let certificate = (caller.key(), caller.certificate());
+        let possession = |offered| {
+            let mut proven = peer.map(Peer::proven).unwrap_or_default();
+            proven.push(caller.key());
+            Possession { offered, proven, certificate, claim }
+        };
+        let Some(proof) = proof else { return Ok(possession(caller.key())) };
+        let refused = |reason: &'static str| {
+            Refusal::new(Kind::Unauthenticated, reason, "the proof of possession is not accepted")
+        };
+        let now = self.broker.clock.now().judge;
+        let url = format!("{}/{method}", self.url);
+        let target = dpop::Target { method: "POST", url: &url, access_token: None, nonce: None };
+        let limits = dpop::Limits::default();
+        let proven = dpop::verify(proof, &target, now, limits).map_err(|error| refused(error.reason()))?;
+        let ends = proven.issued_at.after(limits.age_max).after(limits.skew_max);
+        let known = peer.is_some_and(|peer| peer.proven().contains(&proven.thumbprint));
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        match proofs.remember((proven.thumbprint, proven.jti), ends, now) {
+            Remembered::New => {}
+            // A retry over the connection that has proven the key is no replay.
+            Remembered::Before if known => {}
+            Remembered::Before => return Err(refused("proof_replayed")),
+            Remembered::Full => return Err(Refusal::new(Kind::Exhausted, "proofs_remembered_max", "too many proofs")),
+        }
+        if let Some(peer) = peer {
+            peer.remember(proven.thumbprint);
+        }
+        Ok(possession(proven.thumbprint))
+    }
+
+    /// Records some refusals of strangers and counts all, so that nobody can fill the disk (invariant U1).
+    fn stranger(&self, method: &'static str, reason: &'static str, now: Timestamp) {
+        debug!(method, reason, "a stranger was refused");
+        self.broker.metrics.refused_stranger();
+        let minute = now.seconds() / 60;
+        {
+            let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+            if strangers.0 != minute {
+                *strangers = (minute, 0);
+            }
+            strangers.1 = strangers.1.saturating_add(1);
+            if strangers.1 > STRANGERS_RECORDED_PER_MINUTE {
+                return;
+            }
+        }
+        let operation = DeniedOperation::Method(method.to_owned());
+        // A journal that takes nothing any more ends the process; there is nothing left to tell it.
+        let _sealed = self.broker.note(&Fact::Denied { operation, reason: ReasonCode::of(reason) });
+    }
+}
+
+/// DPoP proofs that were accepted and could still pass, so that none is taken twice.
+#[derive(Debug)]
+pub struct ProofMemory {
+    seen: BTreeSet<(Thumbprint, String)>,
+    ends: BTreeMap<(Timestamp, u64), (Thumbprint, String)>,
+    count: u64,
+    max: usize,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Remembered {
+    New,
+    Before,
+    Full,
+}
+
+impl ProofMemory {
+    /// A memory of at most so many proofs.
+    #[must_use]
+    pub fn new(max: NonZeroU32) -> Self {
+        let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
+        Self { seen: BTreeSet::new(), ends: BTreeMap::new(), count: 0, max }
+    }
+
+    fn remember(&mut self, proof: (Thumbprint, String), ends: Timestamp, now: Timestamp) -> Remembered {
+        while let Some(entry) = self.ends.first_entry()
+            && entry.key().0 < now
+        {
+            self.seen.remove(&entry.remove());
+        }
+        if self.seen.contains(&proof) {
+            return Remembered::Before;
+        }
+        if self.seen.len() >= self.max {
+            return Remembered::Full;
+        }
+        self.count = self.count.wrapping_add(1);
+        self.ends.insert((ends, self.count), proof.clone());
+        self.seen.insert(proof);
+        Remembered::New
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proof_is_taken_once_while_it_could_pass_and_forgotten_after() {
+        let mut memory = ProofMemory::new(NonZeroU32::new(2).unwrap());
+        let proof = |jti: &str| (Thumbprint::from_bytes([1; 32]), jti.to_owned());
+        let at = Timestamp::from_seconds;
+        assert_eq!(memory.remember(proof("a"), at(65), at(0)), Remembered::New);
+        assert_eq!(memory.remember(proof("a"), at(65), at(65)), Remembered::Before);
+        assert_eq!(memory.remember(proof("b"), at(70), at(1)), Remembered::New);
+        assert_eq!(memory.remember(proof("c"), at(70), at(1)), Remembered::Full);
+        assert_eq!(memory.remember(proof("c"), at(99), at(66)), Remembered::New);
+        assert_eq!(memory.seen.len(), memory.ends.len());
+    }
+}

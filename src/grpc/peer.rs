@@ -1,0 +1,86 @@
+//! The other end of a connection: verified once, and again whenever the trust snapshot changes.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use brevet_core::digest::Thumbprint;
+use brevet_core::proof::Caller;
+use brevet_core::time::Timestamp;
+use brevet_identity::trust::CallerTrust;
+use brevet_identity::x509_svid::{self, X509SvidError};
+use rustls::pki_types::CertificateDer;
+
+/// Keys that one connection can prove besides its own.
+const KEYS_PROVEN_MAX: usize = 64;
+
+/// One connection's other end. Each of its requests carries a clone.
+#[derive(Clone)]
+pub struct Peer(Arc<Inner>);
+
+struct Inner {
+    certificates: Arc<[CertificateDer<'static>]>,
+    trust: Arc<ArcSwap<CallerTrust>>,
+    verified: ArcSwapOption<Verified>,
+    proven: Mutex<BTreeSet<Thumbprint>>,
+}
+
+struct Verified {
+    trust: Arc<CallerTrust>,
+    caller: Result<Arc<Caller>, X509SvidError>,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer").finish_non_exhaustive()
+    }
+}
+
+impl Peer {
+    /// A connection whose handshake proved the key of the first certificate.
+    #[must_use]
+    pub fn new(certificates: Arc<[CertificateDer<'static>]>, trust: Arc<ArcSwap<CallerTrust>>) -> Self {
+        Self(Arc::new(Inner {
+            certificates,
+            trust,
+            verified: ArcSwapOption::empty(),
+            proven: Mutex::new(BTreeSet::new()),
+        }))
+    }
+
+    /// The verified workload.
+    ///
+    /// # Errors
+    /// The stable reason why it is none, for the audit alone.
+    pub fn caller(&self, now: Timestamp) -> Result<Arc<Caller>, &'static str> {
+        let trust = self.0.trust.load_full();
+        let known = self.0.verified.load();
+        let caller = match known.as_deref() {
+            Some(known) if Arc::ptr_eq(&known.trust, &trust) => known.caller.clone(),
+            _ => {
+                let chain: Vec<&[u8]> = self.0.certificates.iter().map(AsRef::as_ref).collect();
+                let caller = x509_svid::verify_chain(&chain, &trust, now).map(Arc::new);
+                self.0.verified.store(Some(Arc::new(Verified { trust, caller: caller.clone() })));
+                caller
+            }
+        };
+        let caller = caller.map_err(X509SvidError::reason)?;
+        // A connection does not outlive its identity.
+        if caller.valid_until() <= now { Err("cert_time") } else { Ok(caller) }
+    }
+
+    /// The keys that the connection has proven besides its own.
+    #[must_use]
+    pub fn proven(&self) -> Vec<Thumbprint> {
+        self.0.proven.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// Remembers that the connection has proven this key, unless it has proven too many.
+    pub fn remember(&self, key: Thumbprint) {
+        let mut proven = self.0.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        if proven.len() < KEYS_PROVEN_MAX {
+            proven.insert(key);
+        }
+    }
+}

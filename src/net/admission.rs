@@ -1,0 +1,96 @@
+//! The caps on connections. A place is taken before a connection's first byte is read and given back when it closes.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::accept::AcceptLimits;
+use super::{ConnectionId, Counters, Origin, Refusal, peer_of};
+
+/// Who has how many connections on one listener.
+#[derive(Debug)]
+pub(super) struct Admission {
+    limits: AcceptLimits,
+    counters: Arc<Counters>,
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    last_id: u64,
+    connections: usize,
+    handshakes: usize,
+    /// Only peers that have a connection, so that it is bounded as connections are.
+    peers: HashMap<Option<IpAddr>, usize>,
+}
+
+/// A connection's place. Dropping it gives the place back.
+#[derive(Debug)]
+pub(crate) struct Place {
+    admission: Arc<Admission>,
+    peer: Option<IpAddr>,
+    id: ConnectionId,
+    in_handshake: bool,
+}
+
+impl Admission {
+    pub(super) fn new(limits: AcceptLimits, counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self { limits, counters, book: Mutex::default() })
+    }
+
+    /// Takes a place for a connection that begins its handshake.
+    pub(super) fn admit(self: &Arc<Self>, origin: Origin) -> Result<Place, Refusal> {
+        let peer = peer_of(origin);
+        let mut book = self.book();
+        if book.peers.get(&peer).is_some_and(|count| *count >= self.limits.connections_per_peer_max) {
+            return Err(Refusal::PeerFull);
+        }
+        if book.connections >= self.limits.connections_max {
+            return Err(Refusal::ConnectionsFull);
+        }
+        if book.handshakes >= self.limits.handshakes_max {
+            return Err(Refusal::HandshakesFull);
+        }
+        book.last_id += 1;
+        book.connections += 1;
+        book.handshakes += 1;
+        *book.peers.entry(peer).or_default() += 1;
+        self.counters.opened();
+        let id = ConnectionId(book.last_id);
+        Ok(Place { admission: Arc::clone(self), peer, id, in_handshake: true })
+    }
+
+    /// Each change of the book is complete before its guard is dropped, so that a poisoned one is still right.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    pub(crate) const fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The handshake is complete: its place among the handshakes is free again.
+    pub(crate) fn established(&mut self) {
+        if std::mem::take(&mut self.in_handshake) {
+            self.admission.book().handshakes -= 1;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.established();
+        let mut book = self.admission.book();
+        book.connections -= 1;
+        if let Entry::Occupied(mut count) = book.peers.entry(self.peer) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        self.admission.counters.closed();
+    }
+}

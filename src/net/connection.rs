@@ -1,0 +1,209 @@
+//! One connection, from its handshake to its end.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tower::Service;
+
+use super::accept::{Accepted, Drain};
+use super::stream::{Metered, Replayed};
+use super::{Admitted, ConnectionId, Counters, LocalPeer, NetLimits, Origin, Refusal, TlsPeer};
+
+/// What a stranger may send in a handshake (R2). Two certificate chains of a hundred fit.
+const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
+
+/// How an HTTP/2 connection begins (RFC 9113 section 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    #[error("TLS failed")]
+    Tls(#[source] io::Error),
+    #[error("the client didn't choose this protocol by ALPN")]
+    Protocol,
+    #[error("the connection broke before its preface")]
+    Broken(#[source] io::Error),
+    #[error("the client doesn't speak HTTP/2")]
+    Preface,
+    #[error("the deadline of the handshake has passed")]
+    Deadline,
+    #[error("the peer is another user")]
+    ForeignUser,
+}
+
+/// A TLS connection whose handshake is complete.
+pub(crate) type TlsStart = TlsStream<Metered<TcpStream>>;
+
+/// Runs the handshake of TLS in bounded bytes. The protocols are those that ALPN may have chosen; `None` stands for
+/// a client that doesn't know ALPN.
+pub(crate) async fn handshake(
+    stream: TcpStream,
+    tls: Arc<ServerConfig>,
+    protocols: &[Option<&[u8]>],
+) -> Result<TlsStart, HandshakeError> {
+    let metered = Metered::new(stream, HANDSHAKE_BYTES_MAX);
+    let mut stream = TlsAcceptor::from(tls).accept(metered).await.map_err(HandshakeError::Tls)?;
+    let (metered, session) = stream.get_mut();
+    metered.lift();
+    if protocols.contains(&session.alpn_protocol()) { Ok(stream) } else { Err(HandshakeError::Protocol) }
+}
+
+/// Serves one TLS connection.
+pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
+    accepted: Accepted<TcpStream>,
+    tls: Arc<ServerConfig>,
+    routes: Router,
+    limits: &NetLimits,
+    counters: &Counters,
+    admit: &(dyn Fn(TlsPeer) -> Admitted<C> + Send + Sync),
+) {
+    let Accepted { stream, origin, mut place, drain } = accepted;
+    let Some(address) = origin else { return };
+    let started = within(limits.handshake_max, async {
+        let mut stream = handshake(stream, tls, &[Some(b"h2")]).await?;
+        preface(&mut stream).await?;
+        Ok(stream)
+    });
+    let stream = match started.await {
+        Ok(stream) => stream,
+        Err(error) => return refuse(counters, origin, &error),
+    };
+    place.established();
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let admitted = admit(TlsPeer { certificates: certificates.into(), address, connection: place.id() });
+    let age = admitted.age_max.min(spread(limits.connection_age_max, place.id()));
+    serve_http2(stream, routes, admitted.extension, limits, age, drain).await;
+}
+
+/// Serves one connection of the local socket.
+pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
+    accepted: Accepted<UnixStream>,
+    routes: Router,
+    limits: &NetLimits,
+    counters: &Counters,
+    admit: &(dyn Fn(LocalPeer) -> C + Send + Sync),
+) {
+    let Accepted { mut stream, origin, mut place, drain } = accepted;
+    let started = within(limits.handshake_max, async {
+        let peer = stream.peer_cred().map_err(HandshakeError::Broken)?;
+        if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(HandshakeError::ForeignUser);
+        }
+        preface(&mut stream).await?;
+        Ok(peer)
+    });
+    let peer = match started.await {
+        Ok(peer) => peer,
+        Err(error) => return refuse(counters, origin, &error),
+    };
+    place.established();
+    let extension = admit(LocalPeer { uid: peer.uid(), pid: peer.pid(), connection: place.id() });
+    let age = spread(limits.connection_age_max, place.id());
+    serve_http2(stream, routes, extension, limits, age, drain).await;
+}
+
+/// Runs a connection until it ends. Asks it to close by `close` when it is too old or the listener closes, and cuts
+/// it when it then takes longer than `grace`.
+pub(crate) async fn drive<T: Future<Output = Result<(), hyper::Error>>>(
+    connection: T,
+    close: impl FnOnce(Pin<&mut T>),
+    age: Duration,
+    grace: Duration,
+    mut drain: Drain,
+) {
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        result = &mut connection => Some(result),
+        () = sleep(age) => None,
+        () = drain.begun() => None,
+    };
+    let result = match ended {
+        Some(result) => result,
+        None => {
+            close(connection.as_mut());
+            match timeout(grace, connection).await {
+                Ok(result) => result,
+                Err(_) => return tracing::debug!("connection cut after its grace"),
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(?error, "connection ended by an error");
+    }
+}
+
+async fn serve_http2<S, C>(
+    stream: S,
+    routes: Router,
+    extension: C,
+    limits: &NetLimits,
+    age: Duration,
+    drain: Drain,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    C: Clone + Send + Sync + 'static,
+{
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(extension.clone());
+        routes.clone().call(request)
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .max_header_list_size(limits.header_list_bytes_max)
+        .initial_stream_window_size(limits.stream_window_bytes)
+        .initial_connection_window_size(limits.connection_window_bytes)
+        .max_send_buf_size(limits.send_buffer_bytes_max)
+        .max_pending_accept_reset_streams(limits.reset_streams_max)
+        .max_local_error_reset_streams(limits.reset_streams_max)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout)
+        .serve_connection(TokioIo::new(Replayed::new(PREFACE, stream)), service);
+    drive(connection, http2::Connection::graceful_shutdown, age, limits.connection_grace, drain).await;
+}
+
+/// Reads the preface, for which the HTTP/2 implementation itself would wait without end.
+async fn preface(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), HandshakeError> {
+    let mut read = [0; PREFACE.len()];
+    stream.read_exact(&mut read).await.map_err(HandshakeError::Broken)?;
+    if read == *PREFACE { Ok(()) } else { Err(HandshakeError::Preface) }
+}
+
+pub(crate) async fn within<T>(
+    limit: Duration,
+    handshake: impl Future<Output = Result<T, HandshakeError>>,
+) -> Result<T, HandshakeError> {
+    timeout(limit, handshake).await.unwrap_or(Err(HandshakeError::Deadline))
+}
+
+pub(crate) fn refuse(counters: &Counters, origin: Origin, error: &HandshakeError) {
+    let refusal = match error {
+        HandshakeError::Deadline => Refusal::HandshakeDeadline,
+        HandshakeError::ForeignUser => Refusal::ForeignUser,
+        _ => Refusal::HandshakeFailed,
+    };
+    counters.refuse(refusal, origin, error);
+}
+
+/// Shortens an age by up to a tenth. Multiples of the golden ratio lie evenly between 0 and 1, so that connections
+/// made together end apart.
+fn spread(age: Duration, connection: ConnectionId) -> Duration {
+    let fraction = (connection.number().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u32;
+    age - age / 10 / 256 * fraction
+}

@@ -1,0 +1,295 @@
+//! The table: every task tree in memory, what is in force for all of them, and the one door to the journal.
+//!
+//! It is the only file that knows the concurrent map and holds its locks, always behind closures that cannot wait.
+//! A commit decides, queues and folds under the tree's lock, so that commands of one tree are taken in order. What
+//! was folded is told to nobody until it is durable: reads come as [`Undurable`] and have to be waited for.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use brevet_core::control::Control;
+use brevet_core::fact::{Envelope, Fact};
+use brevet_core::id::{LeaseId, RootTaskId};
+use brevet_core::ledger::Ledger;
+use brevet_core::proof::{Evidence, Recorded};
+use brevet_core::record;
+use brevet_core::registry::Registry;
+use brevet_core::revision::{Basis, Revision};
+use brevet_core::state::State;
+use brevet_journal::{AppendError, Entry, Journal, Kind};
+use brevet_policy::Policies;
+use dashmap::DashMap;
+use thiserror::Error;
+
+/// Locks are spread over this many shards, so that two trees seldom share one.
+const SHARDS: usize = 256;
+
+/// What binds every decision, exchanged as a whole: a decision uses exactly one policy revision (invariant P2).
+#[derive(Debug)]
+pub struct InForce {
+    /// Locks and digests, as the journal has them.
+    pub control: Control,
+    /// The registry with the digest that `control` names.
+    pub registry: Arc<Registry>,
+    /// The policies with the digest that `control` names.
+    pub policies: Arc<Policies>,
+}
+
+/// Why nothing was committed.
+#[derive(Debug, Error)]
+pub enum CommitError<E> {
+    /// The command was refused.
+    #[error(transparent)]
+    Refused(E),
+    /// What the command was decided from has changed: decide again.
+    #[error("the basis of the decision has changed")]
+    Conflict,
+    /// There is no such tree.
+    #[error("no such task")]
+    NoTree,
+    /// There is a tree already.
+    #[error("the task exists")]
+    Exists,
+    /// The journal takes nothing that grows what exists.
+    #[error("no space is left but the reserve")]
+    NoSpace,
+    /// Too much waits for the disk.
+    #[error("too many records wait for the disk")]
+    Busy,
+    /// The journal takes nothing any more.
+    #[error("the journal is sealed")]
+    Sealed,
+}
+
+impl<E> From<AppendError> for CommitError<E> {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict => Self::Conflict,
+            AppendError::NoSpace => Self::NoSpace,
+            AppendError::Busy => Self::Busy,
+            AppendError::Sealed => Self::Sealed,
+        }
+    }
+}
+
+/// The journal was sealed before what was read became durable: the answer is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the journal is sealed")]
+pub struct Sealed;
+
+/// A value that may tell of changes which are not durable yet.
+#[must_use = "wait for it to be durable"]
+#[derive(Debug)]
+pub struct Undurable<T> {
+    value: T,
+    revision: Revision,
+}
+
+/// The table of task trees.
+pub struct Table {
+    trees: DashMap<RootTaskId, Ledger>,
+    in_force: ArcSwap<InForce>,
+    journal: Arc<dyn Journal>,
+}
+
+impl Table {
+    /// The table that replay of the journal yields, with the registry and policies to decide by.
+    #[must_use]
+    pub fn restored(
+        state: State,
+        registry: Arc<Registry>,
+        policies: Arc<Policies>,
+        journal: Arc<dyn Journal>,
+    ) -> Self {
+        let trees = DashMap::with_shard_amount(SHARDS);
+        for (root, ledger) in state.trees {
+            trees.insert(root, ledger);
+        }
+        let in_force = ArcSwap::from_pointee(InForce { control: state.control, registry, policies });
+        Self { trees, in_force, journal }
+    }
+
+    /// What is in force now.
+    #[must_use]
+    pub fn in_force(&self) -> Guard<Arc<InForce>> {
+        self.in_force.load()
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// Looks at a tree in order to decide. What is seen may not be durable yet; a commit that names it as its basis
+    /// is durable only after it.
+    pub fn view<T>(&self, root: RootTaskId, look: impl FnOnce(&Ledger) -> T) -> Option<T> {
+        self.trees.get(&root).map(|ledger| look(&ledger))
+    }
+
+    /// Looks at a tree in order to answer.
+    pub fn read<T>(
+        &self,
+        root: RootTaskId,
+        look: impl FnOnce(&Ledger, &InForce) -> T,
+    ) -> Option<Undurable<T>> {
+        self.trees.get(&root).map(|ledger| {
+            let in_force = self.in_force.load();
+            let revision = ledger.version().max(in_force.control.revision());
+            Undurable { value: look(&ledger, &in_force), revision }
+        })
+    }
+
+    /// Looks at every tree in order to answer, in no order.
+    pub fn read_all<T>(
+        &self,
+        mut look: impl FnMut(&Ledger, &InForce) -> Option<T>,
+    ) -> Undurable<Vec<T>> {
+        let in_force = self.in_force.load();
+        let mut revision = in_force.control.revision();
+        let mut value = Vec::new();
+        for ledger in &self.trees {
+            if let Some(found) = look(&ledger, &in_force) {
+                revision = revision.max(ledger.version());
+                value.push(found);
+            }
+        }
+        Undurable { value, revision }
+    }
+
+    /// Waits until a value tells of nothing that could still be lost.
+    ///
+    /// # Errors
+    /// [`Sealed`] if it never will be durable.
+    pub async fn durable<T>(&self, undurable: Undurable<T>) -> Result<T, Sealed> {
+        self.journal.durable(undurable.revision).await.map_err(|_| Sealed)?;
+        Ok(undurable.value)
+    }
+
+    /// Opens a tree with the fact that `decide` yields.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed then.
+    pub fn open<E>(
+        &self,
+        root: RootTaskId,
+        envelope: &Envelope,
+        evidence: &Evidence,
+        decide: impl FnOnce(&InForce) -> Result<Fact, E>,
+    ) -> Result<Undurable<()>, CommitError<E>> {
+        let dashmap::Entry::Vacant(vacant) = self.trees.entry(root) else {
+            return Err(CommitError::Exists);
+        };
+        let in_force = self.in_force.load();
+        let fact = decide(&in_force).map_err(CommitError::Refused)?;
+        let (Fact::TaskOpened(opened), Some(tenant)) = (&fact, &envelope.tenant) else {
+            return Err(CommitError::NoTree);
+        };
+        let basis = Basis { tree: Revision::ZERO, control: in_force.control.revision() };
+        let entry = Entry {
+            kind: Kind::Tree { root, basis },
+            grows: true,
+            body: encode(envelope, &fact, Some(evidence))?,
+        };
+        let mut vacant = Some(vacant);
+        let ticket = self.journal.append(entry, &mut |revision| {
+            if let Some(vacant) = vacant.take() {
+                vacant.insert(Ledger::begun_by(opened, tenant.clone(), revision));
+            }
+        })?;
+        Ok(Undurable { value: (), revision: ticket.revision() })
+    }
+
+    /// Changes a tree by the fact that `decide` yields, together with what it says of the change; no fact means that
+    /// there was nothing left to change.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed then.
+    pub fn commit<T, E>(
+        &self,
+        root: RootTaskId,
+        envelope: &Envelope,
+        evidence: Option<&Evidence>,
+        decide: impl FnOnce(&Ledger, &InForce) -> Result<(Option<Fact>, T), E>,
+    ) -> Result<Undurable<T>, CommitError<E>> {
+        let mut ledger = self.trees.get_mut(&root).ok_or(CommitError::NoTree)?;
+        let in_force = self.in_force.load();
+        let basis = Basis { tree: ledger.version(), control: in_force.control.revision() };
+        let (fact, value) = decide(&ledger, &in_force).map_err(CommitError::Refused)?;
+        let Some(fact) = fact else {
+            return Ok(Undurable { value, revision: basis.tree.max(basis.control) });
+        };
+        let entry = Entry {
+            kind: Kind::Tree { root, basis },
+            grows: matches!(fact, Fact::TaskOpened(_) | Fact::LeaseIssued { .. }),
+            body: encode(envelope, &fact, evidence)?,
+        };
+        let ticket = self.journal.append(entry, &mut |revision| ledger.apply(&fact, envelope, revision))?;
+        Ok(Undurable { value, revision: ticket.revision() })
+    }
+
+    /// Changes what is in force: the journal first, then at once for everybody, before anything else is queued.
+    ///
+    /// # Errors
+    /// [`CommitError`]; nothing has changed then.
+    pub fn control(
+        &self,
+        envelope: &Envelope,
+        fact: &Fact,
+        configuration: Option<(Arc<Registry>, Arc<Policies>)>,
+    ) -> Result<Undurable<()>, CommitError<std::convert::Infallible>> {
+        let before = self.in_force.load_full();
+        let entry = Entry {
+            kind: Kind::Control { basis: before.control.revision() },
+            grows: false,
+            body: encode(envelope, fact, None)?,
+        };
+        let ticket = self.journal.append(entry, &mut |revision| {
+            let mut control = before.control.clone();
+            control.apply(fact, revision, envelope.at.judge);
+            let (registry, policies) = configuration
+                .clone()
+                .unwrap_or_else(|| (Arc::clone(&before.registry), Arc::clone(&before.policies)));
+            self.in_force.store(Arc::new(InForce { control, registry, policies }));
+        })?;
+        Ok(Undurable { value: (), revision: ticket.revision() })
+    }
+
+    /// Notes what changes nothing: a denial, a start.
+    ///
+    /// # Errors
+    /// [`Sealed`] if the journal takes nothing any more.
+    pub fn note(
+        &self,
+        envelope: &Envelope,
+        fact: &Fact,
+        evidence: Option<&Evidence>,
+    ) -> Result<Undurable<()>, Sealed> {
+        let body = record::encode(envelope, fact, evidence).map_err(|_| Sealed)?;
+        let entry = Entry { kind: Kind::Note, grows: false, body };
+        let ticket = self.journal.append(entry, &mut |_| {}).map_err(|_| Sealed)?;
+        Ok(Undurable { value: (), revision: ticket.revision() })
+    }
+
+    /// Waits until a lease is durable and gives what may then be signed. None if there is no such lease.
+    ///
+    /// # Errors
+    /// [`Sealed`] if it never will be durable.
+    pub async fn recorded(&self, lease: LeaseId) -> Result<Option<Recorded>, Sealed> {
+        let found = self.read(lease.task.root(), |ledger, _| {
+            ledger.lease(lease).map(|found| (Arc::clone(found.terms()), found.revision()))
+        });
+        let Some(found) = found else { return Ok(None) };
+        let found = self.durable(found).await?;
+        Ok(found.map(|(terms, revision)| Recorded::durable(terms, revision)))
+    }
+}
+
+/// A record whose bytes cannot be made must not be committed; it is as if the journal could not take it.
+fn encode<E>(
+    envelope: &Envelope,
+    fact: &Fact,
+    evidence: Option<&Evidence>,
+) -> Result<Vec<u8>, CommitError<E>> {
+    record::encode(envelope, fact, evidence).map_err(|_| CommitError::Sealed)
+}

@@ -1,0 +1,62 @@
+//! Trust: reads the bundles that the configuration names into one immutable snapshot.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use brevet_core::spiffe_id::TrustDomain;
+use brevet_identity::trust::{Bundle, CallerTrust, InvalidBundle, InvalidTrust};
+use thiserror::Error;
+
+use crate::config::Config;
+
+/// Why a snapshot was not taken; the one before stays in force.
+#[derive(Debug, Error)]
+pub enum TrustError {
+    /// A bundle could not be read.
+    #[error("cannot read the bundle {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A bundle is refused.
+    #[error("the bundle {path} of {trust_domain} is refused: {problem}")]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// Its trust domain.
+        trust_domain: TrustDomain,
+        /// Why.
+        problem: InvalidBundle,
+    },
+    /// The bundles do not fit together.
+    #[error(transparent)]
+    Trust(#[from] InvalidTrust),
+}
+
+/// Reads every bundle that the configuration names.
+///
+/// # Errors
+/// [`TrustError`] for the first that is refused.
+pub fn load(config: &Config) -> Result<CallerTrust, TrustError> {
+    let bundles = config
+        .trust
+        .iter()
+        .map(|trust| Ok((trust.trust_domain.clone(), read(&trust.trust_domain, &trust.bundle)?)))
+        .collect::<Result<Vec<_>, TrustError>>()?;
+    Ok(CallerTrust::new(config.trust_domain.clone(), bundles)?)
+}
+
+/// A bundle is a JSON document if it begins as one, and PEM otherwise.
+fn read(trust_domain: &TrustDomain, path: &Path) -> Result<Bundle, TrustError> {
+    let text = std::fs::read(path).map_err(|source| TrustError::Io { path: path.to_owned(), source })?;
+    let json = text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
+    let bundle = if json { Bundle::from_spiffe_json(&text) } else { Bundle::from_pem(&text) };
+    bundle.map_err(|problem| TrustError::Bundle {
+        path: path.to_owned(),
+        trust_domain: trust_domain.clone(),
+        problem,
+    })
+}
