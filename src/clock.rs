@@ -198,10 +198,11 @@ impl Clock {
         let highest = issue.max(wall);
         let before = inner.judged.fetch_max(highest.millis(), Ordering::SeqCst);
         let judge = highest.max(Timestamp::from_millis(before));
-        if judge.since(issue) <= inner.tolerance {
+        let suspect = judge.since(issue) > inner.tolerance;
+        if !suspect {
             inner.mark.fetch_max(judge.millis(), Ordering::SeqCst);
         }
-        (Now { issue, judge }, wall)
+        (Now { issue, judge, suspect }, wall)
     }
 }
 

@@ -133,7 +133,7 @@ fn c2_a_lease_of_five_minutes_ends_after_five_minutes_when_the_wall_goes_back_an
 fn c3_a_forward_jump_seals_minting_and_a_restart_at_the_right_time_heals() {
     let (clock, source) = Clock::manual(START);
     source.set_wall(START.after(HOUR));
-    assert_eq!(clock.now(), Now { issue: START, judge: START.after(HOUR) });
+    assert_eq!(clock.now(), Now { issue: START, judge: START.after(HOUR), suspect: true });
     assert_eq!(clock.state(), ClockState::Suspect(HOUR));
 
     source.set_wall(START);
@@ -150,7 +150,7 @@ fn c3_a_jump_within_the_tolerance_is_followed_by_the_judge_alone() {
     let (clock, source) = Clock::manual(START);
     let ahead = START.after(TOLERANCE);
     source.set_wall(ahead);
-    assert_eq!(clock.now(), Now { issue: START, judge: ahead });
+    assert_eq!(clock.now(), Now { issue: START, judge: ahead, suspect: true });
     assert_eq!(clock.state(), ClockState::Steady);
     assert_eq!(clock.mark(), ahead);
 }
@@ -171,7 +171,7 @@ fn c5_a_start_behind_the_mark_is_sealed_until_time_has_caught_up() {
     let mark = START.after(HOUR);
     let clock = source.clock(mark, TOLERANCE);
     assert_eq!(clock.state(), ClockState::BehindMark(HOUR));
-    assert_eq!(clock.now(), Now { issue: START, judge: mark });
+    assert_eq!(clock.now(), Now { issue: START, judge: mark, suspect: true });
     assert_eq!(clock.mark(), mark);
     source.elapse(HOUR);
     assert_eq!(clock.state(), ClockState::Steady);

@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 pub struct State {
     /// The last record folded in.
     pub revision: Revision,
-    /// The highest judging time ever recorded.
+    /// The highest judging time ever recorded that was not suspect: the mark that the next start's clock begins at.
     pub judged: Timestamp,
     /// What binds every tree.
     pub control: Control,
@@ -30,7 +30,9 @@ impl State {
     /// Folds one record.
     pub fn apply(&mut self, envelope: &Envelope, fact: &Fact, revision: Revision) {
         self.revision = revision;
-        self.judged = self.judged.max(envelope.at.judge);
+        if !envelope.at.suspect {
+            self.judged = self.judged.max(envelope.at.judge);
+        }
         self.control.apply(fact, revision, envelope.at.judge);
         let Some(root) = envelope.tree else { return };
         match (self.trees.get_mut(&root), fact, &envelope.tenant) {

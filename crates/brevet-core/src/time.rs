@@ -135,13 +135,17 @@ pub struct Now {
     pub issue: Timestamp,
     /// Judges what exists. Never less than `issue`.
     pub judge: Timestamp,
+    /// The judging clock is further ahead than it should be, as after a forward jump of the wall clock: what it says
+    /// is not kept for the next start (invariant C3).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspect: bool,
 }
 
 impl Now {
     /// A reading in which both clocks agree.
     #[must_use]
     pub const fn at(time: Timestamp) -> Self {
-        Self { issue: time, judge: time }
+        Self { issue: time, judge: time, suspect: false }
     }
 }
 

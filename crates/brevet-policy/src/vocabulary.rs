@@ -178,24 +178,11 @@ fn credential(facts: &CredentialFacts) -> Value {
 }
 
 fn sensitivity(value: Sensitivity) -> Value {
-    let name = match value {
-        Sensitivity::Low => "low",
-        Sensitivity::Moderate => "moderate",
-        Sensitivity::High => "high",
-        Sensitivity::Critical => "critical",
-    };
-    record([("level", value.level().into()), ("name", name.into())])
+    record([("level", value.level().into()), ("name", value.as_str().into())])
 }
 
 fn prompt_origin(value: PromptOrigin) -> Value {
-    let name = match value {
-        PromptOrigin::System => "system",
-        PromptOrigin::User => "user",
-        PromptOrigin::Retrieved => "retrieved",
-        PromptOrigin::ToolOutput => "tool_output",
-        PromptOrigin::Untrusted => "untrusted",
-    };
-    record([("level", value.level().into()), ("name", name.into())])
+    record([("level", value.level().into()), ("name", value.as_str().into())])
 }
 
 fn time(now: Timestamp) -> Value {

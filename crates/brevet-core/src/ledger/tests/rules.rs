@@ -32,7 +32,7 @@ fn l3_a_task_may_end_later_than_now_and_not_at_once() {
         let basis = system.basis(task.id);
         let tenant = TenantName::default();
         let permit = permit(Operation::CreateTask, task_facts(&task), task.scope.clone(), &tenant, basis);
-        Ledger::open(&permit, opening(&task), &system.control, Now { issue: at(issue), judge: at(judge) })
+        Ledger::open(&permit, opening(&task), &system.control, Now { issue: at(issue), judge: at(judge), suspect: false })
     };
     assert!(open(99_999, 99_999).is_ok());
     assert_eq!(open(100_000, 100_000), Err(OpenRefusal::NoTime));
@@ -48,7 +48,7 @@ fn l3_a_lease_may_end_with_its_task_and_not_later() {
     assert_eq!(ends(50_001, 50_000), Ok(()));
     assert_eq!(ends(50_000, 50_000), Err(IssueRefusal::NoTime));
     let plan = system.plan(Terms { end: at(60_000), ..terms(id, 9) });
-    let judged = Now { issue: at(50_000), judge: at(60_000) };
+    let judged = Now { issue: at(50_000), judge: at(60_000), suspect: false };
     let answer = system.tree(id).issue(&plan, body(0), None, &system.control, judged, 8);
     assert_eq!(answer, Err(IssueRefusal::NoTime), "the wall clock is ahead");
 }

@@ -198,7 +198,7 @@ impl Run {
     }
 
     fn now(&self) -> Now {
-        Now { issue: at(self.issue), judge: at(self.judge) }
+        Now { issue: at(self.issue), judge: at(self.judge), suspect: false }
     }
 
     fn name(&mut self) -> u128 {
