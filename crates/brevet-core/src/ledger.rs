@@ -5,21 +5,23 @@
 //! ancestor live, and no lock recorded after it ever matched. So ending a node is one fact however large the subtree
 //! is, and a late reaper prolongs nothing.
 
+mod command;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+pub use self::command::{End, EndRefusal, IssueRefusal, OpenRefusal, Opening, Recall};
 use crate::control::Control;
 use crate::digest::{ClaimDigest, RequestDigest};
 use crate::fact::{Envelope, Fact, Holder, LeaseOutcome, Outcome, ReasonCode, TaskOpened};
-use crate::id::{Id, LeaseId, LeaseKey, LockId, RootTaskId, TaskId};
+use crate::id::{Id, LeaseId, LeaseKey, RootTaskId, TaskId};
 use crate::lock::Hop;
 use crate::name::{RequestId, TenantName};
 use crate::proof::{Permit, Plan};
-use crate::request::{Operation, PromptOrigin, TaskFacts};
+use crate::request::{Operation, TaskFacts};
 use crate::revision::Revision;
 use crate::sabotage;
 use crate::spiffe_id::SpiffeId;
@@ -80,99 +82,6 @@ pub struct Ending<O> {
     pub reason: ReasonCode,
     /// When, by the judging clock. What only time or a lock has ended so far ended when that came.
     pub at: Timestamp,
-}
-
-/// What opening a task fixes besides what policy was asked about.
-#[derive(Debug, Clone)]
-pub struct Opening {
-    /// Its hard end.
-    pub deadline: Timestamp,
-    /// The agent instance it is bound to.
-    pub holder: Holder,
-    /// Where the orchestrator says that the instruction came from.
-    pub prompt_origin: Option<PromptOrigin>,
-    /// The request's body.
-    pub body: RequestDigest,
-}
-
-/// Why a task is not opened.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum OpenRefusal {
-    /// What the decision was computed from has changed: decide again.
-    #[error("the basis of the decision has changed")]
-    Conflict,
-    /// The permit is for something else.
-    #[error("the permit does not permit this")]
-    NotPermitted,
-    /// The deadline is not after its opening.
-    #[error("the deadline is not in the future")]
-    NoTime,
-    /// A lock forbids it.
-    #[error("locked by {0}")]
-    Locked(LockId),
-}
-
-/// Why a lease is not issued.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum IssueRefusal {
-    /// What the decision was computed from has changed: decide again.
-    #[error("the basis of the decision has changed")]
-    Conflict,
-    /// The permit or the terms are for something else.
-    #[error("the permit does not permit these terms")]
-    NotPermitted,
-    /// There is no such task.
-    #[error("no such task")]
-    NoTask,
-    /// The task is not live.
-    #[error("the task has ended")]
-    TaskClosed(Ending<Outcome>),
-    /// The task is bound to another agent instance, or the claim is not its own.
-    #[error("the holder key is not the task's")]
-    WrongHolder,
-    /// The terms end before they begin, or after the task.
-    #[error("the lease's time does not lie within the task's")]
-    NoTime,
-    /// The terms are wider than the task.
-    #[error("the scope is wider than the task's")]
-    Widens,
-    /// A lock forbids it.
-    #[error("locked by {0}")]
-    Locked(LockId),
-    /// The task has as many live leases as it may.
-    #[error("the task has {0} live leases, which is its limit")]
-    Quota(u32),
-}
-
-/// Why a task or lease is not ended.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum EndRefusal {
-    /// There is no such task or lease.
-    #[error("no such task or lease")]
-    NotFound,
-    /// It had already ended in another way.
-    #[error("the task has ended otherwise")]
-    EndedOtherwise(Ending<Outcome>),
-}
-
-/// The answer to a request to end something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// This fact ends it, and with it so many live leases.
-    Now(Fact, u32),
-    /// It had already ended just so.
-    Already,
-}
-
-/// What the ledger remembers of a request id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Recall {
-    /// Nothing.
-    New,
-    /// The same request was answered by this lease.
-    Same(LeaseKey),
-    /// Another request had this id.
-    Other,
 }
 
 impl Ledger {
@@ -244,7 +153,12 @@ impl Ledger {
     ) -> Result<Fact, IssueRefusal> {
         let (permit, terms) = (plan.permit(), plan.terms());
         let id = terms.id.task;
-        if permit.operation() != Operation::IssueCredential || permit.request().task.id != id {
+        let credential = permit.request().credential.as_ref();
+        if permit.operation() != Operation::IssueCredential
+            || permit.request().task.id != id
+            || permit.policy() != terms.policy
+            || credential.is_none_or(|credential| credential.holder != terms.holder)
+        {
             return Err(IssueRefusal::NotPermitted);
         }
         let task = self.task(id).ok_or(IssueRefusal::NoTask)?;
@@ -385,6 +299,10 @@ impl Ledger {
     pub fn apply(&mut self, fact: &Fact, envelope: &Envelope, revision: Revision) {
         match fact {
             Fact::TaskOpened(opened) if opened.id.root() == self.root => {
+                // INVARIANT: every task but the root has its parent here, so that its ancestors end at the root.
+                if !opened.parent.is_some_and(|parent| self.tasks.contains_key(&parent)) {
+                    return;
+                }
                 self.tasks.entry(opened.id.node()).or_insert_with(|| Task::begun_by(opened, revision));
             }
             Fact::TaskEnded { task, outcome, reason } => {

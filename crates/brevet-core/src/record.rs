@@ -14,14 +14,17 @@ use thiserror::Error;
 use crate::fact::{Envelope, Fact};
 
 /// The version that this code writes. Older ones stay readable.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u32 = 1;
 
 /// Why bytes are not a record.
 #[derive(Debug, Error)]
 pub enum InvalidRecord {
     /// It was written by a later version.
     #[error("record format {0} is newer than this program, which reads up to {FORMAT}")]
-    Newer(u8),
+    Newer(u32),
+    /// It names a version that never was.
+    #[error("record format 0 does not exist")]
+    Unversioned,
     /// It is not the JSON of a record.
     #[error("not a record")]
     Malformed(#[source] serde_json::Error),
@@ -29,7 +32,7 @@ pub enum InvalidRecord {
 
 #[derive(Serialize)]
 struct Written<'a, E> {
-    v: u8,
+    v: u32,
     envelope: &'a Envelope,
     fact: &'a Fact,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +42,7 @@ struct Written<'a, E> {
 /// A record that was read.
 #[derive(Debug, Deserialize)]
 pub struct Record<'a> {
-    v: u8,
+    v: u32,
     /// Who, when and where.
     pub envelope: Envelope,
     /// What.
@@ -51,7 +54,7 @@ pub struct Record<'a> {
 
 #[derive(Deserialize)]
 struct Version {
-    v: u8,
+    v: u32,
 }
 
 /// Writes a record.
@@ -102,8 +105,9 @@ impl Formatter for Ascii {
 /// [`InvalidRecord`] if it is none, or one of a later version.
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, InvalidRecord> {
     match serde_json::from_slice::<Record<'_>>(bytes) {
-        Ok(record) if record.v <= FORMAT => Ok(record),
-        Ok(record) => Err(InvalidRecord::Newer(record.v)),
+        Ok(Record { v: 0, .. }) => Err(InvalidRecord::Unversioned),
+        Ok(record) if record.v > FORMAT => Err(InvalidRecord::Newer(record.v)),
+        Ok(record) => Ok(record),
         // A later version may have facts that this one cannot read: say that rather than "malformed".
         Err(error) => match serde_json::from_slice::<Version>(bytes) {
             Ok(Version { v }) if v > FORMAT => Err(InvalidRecord::Newer(v)),

@@ -58,8 +58,16 @@ pub enum InvalidRegistry {
         /// The action it names.
         action: ActionName,
     },
-    /// An orchestrator names an agent that is not registered.
-    #[error("orchestrator {orchestrator} names the unregistered agent {agent}")]
+    /// An audience is enforced by a workload of another tenant.
+    #[error("audience {audience} names the enforcer {enforcer}, which is of another tenant")]
+    ForeignEnforcer {
+        /// The audience.
+        audience: AudienceName,
+        /// The workload it names.
+        enforcer: SpiffeId,
+    },
+    /// An orchestrator names an agent that is not registered in its tenant.
+    #[error("orchestrator {orchestrator} names the agent {agent}, which is not registered in its tenant")]
     UnknownAgent {
         /// The orchestrator.
         orchestrator: SpiffeId,
@@ -361,8 +369,15 @@ impl Registry {
                 });
             }
             for enforcer in &audience.enforcers {
-                self.tenant_of(enforcer)
+                let tenant = self
+                    .tenant_of(enforcer)
                     .ok_or_else(|| InvalidRegistry::UnassignedTrustDomain(enforcer.clone()))?;
+                if *tenant != audience.tenant {
+                    return Err(InvalidRegistry::ForeignEnforcer {
+                        audience: audience.name,
+                        enforcer: enforcer.clone(),
+                    });
+                }
                 self.enforcers.insert(enforcer.clone());
             }
             let name = audience.name.clone();
@@ -405,7 +420,9 @@ impl Registry {
         for orchestrator in orchestrators {
             self.tenant_of(&orchestrator.spiffe_id)
                 .ok_or_else(|| InvalidRegistry::UnassignedTrustDomain(orchestrator.spiffe_id.clone()))?;
-            if let Some(agent) = orchestrator.agents.iter().find(|agent| !self.agents.contains_key(*agent)) {
+            let tenant = self.tenant_of(&orchestrator.spiffe_id);
+            let is_own = |agent: &SpiffeId| self.agents.contains_key(agent) && self.tenant_of(agent) == tenant;
+            if let Some(agent) = orchestrator.agents.iter().find(|agent| !is_own(agent)) {
                 return Err(InvalidRegistry::UnknownAgent {
                     orchestrator: orchestrator.spiffe_id.clone(),
                     agent: agent.clone(),

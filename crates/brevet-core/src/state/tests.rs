@@ -63,7 +63,7 @@ fn every_record_counts_and_each_fact_reaches_what_it_is_about() {
 fn c1_the_highest_time_ever_judged_by_is_kept() {
     let mut state = State::default();
     for (issue, judge) in [(5, 9), (6, 7), (7, 7)] {
-        let envelope = envelope(None, Now { issue: at(issue), judge: at(judge) });
+        let envelope = envelope(None, Now { issue: at(issue), judge: at(judge), suspect: false });
         state.apply(&envelope, &Fact::Stopped, state.revision.next());
     }
     assert_eq!(state.judged, at(9));

@@ -375,9 +375,7 @@ fn what_is_permitted_is_what_is_issued() {
     let tree = system.tree(id);
     let facts = || task_facts(tree.task(id).unwrap().opened());
     let issue = |operation, facts, terms: Terms| {
-        let Content::TaskToken(token) = &terms.content;
-        let scope = token.scope.clone();
-        let permit = permit(operation, facts, scope, tree.tenant(), system.basis(id));
+        let permit = permit_for(&terms, operation, facts, tree.tenant(), system.basis(id));
         tree.issue(&Plan::drawn(permit, terms), body(0), None, &system.control, now(1), 8).map(|_| ())
     };
     assert_eq!(issue(Operation::IssueCredential, facts(), terms(id, 9)), Ok(()));
@@ -387,6 +385,13 @@ fn what_is_permitted_is_what_is_issued() {
     let nowhere = TaskFacts { id: child(ROOT, 77), ..facts() };
     let answer = issue(Operation::IssueCredential, nowhere, terms(child(ROOT, 77), 9));
     assert_eq!(answer, Err(IssueRefusal::NoTask));
+    let (asked, other_holder) = (terms(id, 9), Terms { holder: instance(9), ..terms(id, 9) });
+    let other_policy = Terms { policy: policy(9), ..terms(id, 9) };
+    for given in [other_holder, other_policy] {
+        let permit = permit_for(&asked, Operation::IssueCredential, facts(), tree.tenant(), system.basis(id));
+        let answer = tree.issue(&Plan::drawn(permit, given), body(0), None, &system.control, now(1), 8);
+        assert_eq!(answer.map(|_| ()), refused);
+    }
     let wider = terms_for(id, 9, &["x b r"]);
     assert_eq!(issue(Operation::IssueCredential, facts(), wider), Err(IssueRefusal::Widens));
 

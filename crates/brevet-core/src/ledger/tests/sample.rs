@@ -9,10 +9,12 @@ use proptest::test_runner::{RngSeed, TestCaseResult, TestError, TestRunner};
 
 use super::super::*;
 use crate::digest::{HopDigest, PolicyDigest, Thumbprint};
+use crate::id::LockId;
 use crate::lock::{Lock, Selector};
 use crate::name::{ActionName, AudienceName, KeyId, PurposeCode, TaskType};
 use crate::proof::Evidence;
-use crate::request::{CallerFacts, Obligations, Request, Resource, Sensitivity, Verification};
+use crate::registry::Enforcement;
+use crate::request::{CallerFacts, CredentialFacts, Obligations, PromptOrigin, Request, Resource, Sensitivity, Verification};
 use crate::revision::{Basis, Incarnation};
 use crate::scope::{Permission, Scope};
 use crate::terms::TaskToken;
@@ -246,6 +248,29 @@ pub(crate) fn permit(
         basis,
     };
     let evidence = Evidence { request, determining: Vec::new(), policy: policy(1) };
+    Permit::granted(evidence, Obligations::default())
+}
+
+/// A permit for exactly these terms, or for another operation with the same facts.
+pub(crate) fn permit_for(
+    terms: &Terms,
+    operation: Operation,
+    task: TaskFacts,
+    tenant: &TenantName,
+    basis: Basis,
+) -> Permit {
+    let Content::TaskToken(token) = &terms.content;
+    let mut request = permit(operation, task, token.scope.clone(), tenant, basis).request().clone();
+    request.credential = Some(CredentialFacts {
+        profile: terms.profile(),
+        audience: token.audience.clone(),
+        enforcement: Enforcement::Lease,
+        sensitivity: Sensitivity::Low,
+        scope: token.scope.clone(),
+        lifetime_seconds: terms.end.since(terms.issued_at).as_secs(),
+        holder: terms.holder,
+    });
+    let evidence = Evidence { request, determining: Vec::new(), policy: terms.policy };
     Permit::granted(evidence, Obligations::default())
 }
 

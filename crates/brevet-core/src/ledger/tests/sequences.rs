@@ -390,9 +390,7 @@ impl Run {
             Stale::Control => Basis { control: older(fresh.control), ..fresh },
         };
         let facts = ledger.facts(row.id, &self.system.control, self.now()).unwrap();
-        let Content::TaskToken(token) = &terms.content;
-        let scope = token.scope.clone();
-        let permit = permit(Operation::IssueCredential, facts, scope, ledger.tenant(), basis);
+        let permit = permit_for(&terms, Operation::IssueCredential, facts, ledger.tenant(), basis);
         let plan = Plan::drawn(permit, terms.clone());
         let answer = ledger.issue(&plan, request.1, claim, &self.system.control, self.now(), QUOTA);
 

@@ -125,14 +125,10 @@ impl System {
 
     pub(crate) fn plan(&self, terms: Terms) -> Plan {
         let id = terms.id.task;
-        let Content::TaskToken(token) = &terms.content;
         let task = self.tree(id).task(id).map_or_else(|| opened(id, None), |task| (**task.opened()).clone());
-        let scope = token.scope.clone();
         let tenant = self.tree(id).tenant();
-        Plan::drawn(
-            permit(Operation::IssueCredential, task_facts(&task), scope, tenant, self.basis(id)),
-            terms,
-        )
+        let permit = permit_for(&terms, Operation::IssueCredential, task_facts(&task), tenant, self.basis(id));
+        Plan::drawn(permit, terms)
     }
 
     /// Asks for a lease as its task's instance, with room for eight.
