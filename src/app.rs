@@ -40,6 +40,7 @@ use crate::config::{Config, ConfigError};
 use crate::grpc::{self, Peer, ProofMemory};
 use crate::http::{HttpListener, ListenError, Metrics, PublicDocuments, Readiness, Site};
 use crate::net::{Admitted, Counters, Endpoint, TlsConfig, TlsPeer};
+use crate::reaper;
 use crate::reload::{self, Reloader};
 use crate::table::Table;
 use crate::trust::{self, TrustError};
@@ -248,9 +249,19 @@ impl App {
             .map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
         let http = HttpListener::plain(config.http.listen).await?;
         let stopping = Arc::new(AtomicBool::new(false));
+        // What ran out while nobody ran is recorded before anyone is answered.
+        reaper::run_once(&broker);
+        let gauges = {
+            let broker = Arc::clone(&broker);
+            move |metrics: &Metrics| {
+                metrics.set_durable_revision(broker.table.journal().head().durable.0);
+                metrics.set_live_leases(broker.leases_live());
+            }
+        };
         let site = Site {
             documents: Arc::new(ArcSwap::from_pointee(documents)),
             metrics,
+            gauges: Arc::new(gauges),
             readiness: readiness(&broker, &journal, &stopping),
         };
         let reloader = Reloader::new(path, &config);
@@ -340,6 +351,7 @@ impl App {
             Arc::clone(&broker),
             tls,
         ));
+        let reaping = tokio::spawn(reaper::run(Arc::clone(&broker)));
         let reloading = tokio::spawn(reload::run(reloader, Arc::clone(&broker), trust));
         info!("ready");
 
@@ -350,6 +362,7 @@ impl App {
         self.stopping.store(true, Ordering::Relaxed);
         info!("stopping");
         renewing.abort();
+        reaping.abort();
         reloading.abort();
         let _listeners_are_gone = stop.send(true);
         let _drained = (serving_grpc.await, serving_http.await);
@@ -399,7 +412,6 @@ fn readiness(
             ClockState::WallBehind(_) => readiness.warnings.push(clock.to_string()),
             ClockState::Suspect(_) | ClockState::BehindMark(_) => readiness.reasons.push(clock.to_string()),
         }
-        broker.metrics.set_durable_revision(journal.head().durable.0);
         readiness
     })
 }

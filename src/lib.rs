@@ -13,6 +13,7 @@ pub mod dev;
 pub mod grpc;
 pub mod http;
 pub mod net;
+pub mod reaper;
 pub mod reload;
 pub mod table;
 pub mod telemetry;

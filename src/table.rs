@@ -21,6 +21,8 @@ use brevet_policy::Policies;
 use dashmap::DashMap;
 use thiserror::Error;
 
+use crate::reaper::Deadlines;
+
 /// Locks are spread over this many shards, so that two trees seldom share one.
 const SHARDS: usize = 256;
 
@@ -89,6 +91,7 @@ pub struct Undurable<T> {
 pub struct Table {
     trees: DashMap<RootTaskId, Ledger>,
     in_force: ArcSwap<InForce>,
+    deadlines: Deadlines,
     journal: Arc<dyn Journal>,
 }
 
@@ -102,11 +105,21 @@ impl Table {
         journal: Arc<dyn Journal>,
     ) -> Self {
         let trees = DashMap::with_shard_amount(SHARDS);
+        let deadlines = Deadlines::default();
         for (root, ledger) in state.trees {
+            for at in ledger.expiries() {
+                deadlines.expect(at, root);
+            }
             trees.insert(root, ledger);
         }
         let in_force = ArcSwap::from_pointee(InForce { control: state.control, registry, policies });
-        Self { trees, in_force, journal }
+        Self { trees, in_force, deadlines, journal }
+    }
+
+    /// When which tree has something that runs out.
+    #[must_use]
+    pub const fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
     }
 
     /// What is in force now.
@@ -157,6 +170,12 @@ impl Table {
         Undurable { value, revision }
     }
 
+    /// Adds up what `count` finds in each tree: for a gauge, which promises nothing.
+    pub fn count(&self, count: impl Fn(&Ledger, &Control) -> u64) -> u64 {
+        let in_force = self.in_force.load();
+        self.trees.iter().map(|ledger| count(&ledger, &in_force.control)).sum()
+    }
+
     /// Waits until a value tells of nothing that could still be lost.
     ///
     /// # Errors
@@ -197,6 +216,7 @@ impl Table {
                 vacant.insert(Ledger::begun_by(opened, tenant.clone(), revision));
             }
         })?;
+        self.deadlines.expect(opened.deadline, root);
         Ok(Undurable { value: (), revision: ticket.revision() })
     }
 
@@ -225,6 +245,11 @@ impl Table {
             body: encode(envelope, &fact, evidence)?,
         };
         let ticket = self.journal.append(entry, &mut |revision| ledger.apply(&fact, envelope, revision))?;
+        match &fact {
+            Fact::TaskOpened(opened) => self.deadlines.expect(opened.deadline, root),
+            Fact::LeaseIssued { terms, .. } => self.deadlines.expect(terms.end, root),
+            _ => {}
+        }
         Ok(Undurable { value, revision: ticket.revision() })
     }
 

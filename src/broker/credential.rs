@@ -98,7 +98,15 @@ impl Broker {
         ask: CredentialAsk,
         possession: Possession,
     ) -> Result<Issued, Refusal> {
-        let lease = self.decide(|| self.try_issue(caller, &ask, &possession))?;
+        let lease = match self.decide(|| self.try_issue(caller, &ask, &possession)) {
+            Ok(lease) => lease,
+            Err(refusal) => {
+                if refusal.kind == Kind::Precondition {
+                    self.settle(ask.task.root()).await?;
+                }
+                return Err(refusal);
+            }
+        };
         // From here on the lease exists. Whether or not the client is still there, the rest is done.
         let broker = Arc::clone(self);
         let delivery = tokio::spawn(async move { broker.deliver(lease).await });

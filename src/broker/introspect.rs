@@ -40,7 +40,7 @@ impl Broker {
         let inactive = Introspection { active: None, revision: head.durable };
 
         // 2. The token is ours.
-        let Ok(token) = task_token::authenticate(token, &self.keys, &self.issuer, now.judge) else {
+        let Ok(token) = task_token::authenticate(token, &self.keys, &self.issuer) else {
             return Ok(inactive);
         };
         let lease = token.lease_id();
@@ -52,14 +52,17 @@ impl Broker {
             let visible = *ledger.tenant() == who.tenant
                 && in_force.registry.enforces(&who.spiffe_id, &token.audience);
             let dead = ledger.lease_ending(lease, &in_force.control, now.judge).is_some();
-            (visible && !dead).then(|| (Arc::clone(found.terms()), found.revision()))
+            visible.then(|| (!dead).then(|| (Arc::clone(found.terms()), found.revision())))
         });
 
-        // 4. The answer waits until what it was computed from cannot be lost.
-        match live {
+        // 4. The answer waits until what it was computed from cannot be lost, nor what has run out come back.
+        let Some(live) = live else { return Ok(inactive) };
+        match self.table.durable(live).await? {
             None => Ok(inactive),
-            Some(live) => {
-                let active = self.table.durable(live).await?;
+            Some(active) => {
+                if active.is_none() {
+                    self.settle(lease.task.root()).await?;
+                }
                 Ok(Introspection { active, revision: self.table.journal().head().durable })
             }
         }

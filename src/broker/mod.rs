@@ -6,6 +6,7 @@ mod introspect;
 mod refusal;
 mod task;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +102,49 @@ impl Broker {
     /// [`Sealed`] if the journal takes nothing any more.
     pub fn note(&self, fact: &Fact) -> Result<Undurable<()>, Sealed> {
         self.table.note(&self.envelope(self.clock.now(), None, None, None), fact, None)
+    }
+
+    /// Records what has run out in a tree.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the journal does not take it now.
+    pub fn expire(&self, root: RootTaskId, now: Now) -> Result<Undurable<()>, Refusal> {
+        let tenant = self.table.view(root, |ledger| ledger.tenant().clone());
+        let envelope = Envelope { tenant, tree: Some(root), ..self.envelope(now, None, None, None) };
+        loop {
+            let mut recorded = None;
+            let expired = self.decide(|| {
+                let expired = self.table.commit(root, &envelope, None, |ledger, _| {
+                    recorded = ledger.expire(now.judge).into_iter().next();
+                    Ok::<_, Infallible>((recorded.clone(), ()))
+                });
+                Ok(expired?)
+            })?;
+            match recorded {
+                Some(Fact::TaskEnded { outcome, .. }) => self.metrics.ended("task", outcome.as_str(), 1),
+                Some(Fact::LeasesEnded { leases, .. }) => {
+                    let count = u64::try_from(leases.len()).unwrap_or(u64::MAX);
+                    self.metrics.ended("lease", "expired", count);
+                }
+                _ => return Ok(expired),
+            }
+        }
+    }
+
+    /// Before anyone is told that something in a tree has run out, the journal has it: then no clock can bring it
+    /// back (invariant C3).
+    async fn settle(&self, root: RootTaskId) -> Result<(), Refusal> {
+        let expired = self.expire(root, self.clock.now())?;
+        Ok(self.table.durable(expired).await?)
+    }
+
+    /// How many leases live.
+    #[must_use]
+    pub fn leases_live(&self) -> u64 {
+        let judge = self.clock.now().judge;
+        self.table.count(|ledger, control| {
+            ledger.tasks().map(|task| u64::from(ledger.leases_live(task.opened().id, control, judge))).sum()
+        })
     }
 
     /// Counts and notes a refusal that an authenticated caller is answered (invariant U1).

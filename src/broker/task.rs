@@ -197,6 +197,9 @@ impl Broker {
             self.table.durable(found).await?.into_iter().flatten().collect();
         tasks.sort_by_key(|view| view.opened.id);
         tasks.truncate(filter.limit);
+        for ended in tasks.iter().filter(|view| view.ending.is_some()) {
+            self.settle(ended.opened.id.root()).await?;
+        }
         Ok(tasks)
     }
 
@@ -232,7 +235,14 @@ impl Broker {
                 }
             });
             Ok(ended?)
-        })?;
+        });
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(refusal) => {
+                self.settle(task.root()).await?;
+                return Err(refusal);
+            }
+        };
 
         // 3. The answer waits until the ending, this one or the one before, cannot be lost.
         let leases_ended = self.table.durable(ended).await?;
@@ -259,7 +269,11 @@ impl Broker {
         else {
             return Ok(None);
         };
-        Ok(self.table.durable(view).await?)
+        let view = self.table.durable(view).await?;
+        if view.as_ref().is_some_and(|view| view.ending.is_some()) {
+            self.settle(task.root()).await?;
+        }
+        Ok(view)
     }
 }
 

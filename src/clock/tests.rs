@@ -150,7 +150,7 @@ fn c3_a_jump_within_the_tolerance_is_followed_by_the_judge_alone() {
     let (clock, source) = Clock::manual(START);
     let ahead = START.after(TOLERANCE);
     source.set_wall(ahead);
-    assert_eq!(clock.now(), Now { issue: START, judge: ahead, suspect: true });
+    assert_eq!(clock.now(), Now { issue: START, judge: ahead, suspect: false });
     assert_eq!(clock.state(), ClockState::Steady);
     assert_eq!(clock.mark(), ahead);
 }

@@ -101,6 +101,8 @@ pub struct Site {
     pub documents: Arc<ArcSwap<PublicDocuments>>,
     /// What `/metrics` tells.
     pub metrics: Arc<Metrics>,
+    /// Reads the gauges anew, before `/metrics` tells them.
+    pub gauges: Arc<dyn Fn(&Metrics) + Send + Sync>,
     /// What `/readyz` tells. It is called for each probe and must not block.
     pub readiness: Arc<dyn Fn() -> Readiness + Send + Sync>,
 }
@@ -256,6 +258,7 @@ async fn openid_configuration(State(site): State<Site>) -> Response {
 }
 
 async fn metrics_text(State(site): State<Site>) -> Response {
+    (site.gauges)(&site.metrics);
     match site.metrics.text() {
         Ok(text) => unpublished(StatusCode::OK, metrics::CONTENT_TYPE, text.into()),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

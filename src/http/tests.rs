@@ -27,6 +27,7 @@ async fn run(limits: HttpLimits) -> Running {
     let site = Site {
         documents: Arc::clone(&documents),
         metrics: Arc::clone(&metrics),
+        gauges: Arc::new(|_: &Metrics| {}),
         readiness: Arc::new({
             let readiness = Arc::clone(&readiness);
             move || readiness.lock().unwrap().clone()

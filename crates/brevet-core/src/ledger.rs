@@ -285,6 +285,11 @@ impl Ledger {
     /// When [`Self::expire`] will next have something to record, if ever.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiries().min()
+    }
+
+    /// Every time at which [`Self::expire`] will have something to record, in no order.
+    pub fn expiries(&self) -> impl Iterator<Item = Timestamp> {
         self.tasks
             .values()
             .filter(|task| self.ancestors(task.opened.id).all(|hop| hop.ended.is_none()))
@@ -292,7 +297,6 @@ impl Ledger {
                 let leases = task.leases.values().filter(|lease| lease.ended.is_none());
                 leases.map(|lease| lease.terms.end).chain([task.opened.deadline])
             })
-            .min()
     }
 
     /// Folds one fact of this tree. Facts of others change nothing.

@@ -16,8 +16,14 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use thiserror::Error;
 
-use crate::key_file;
+use crate::{key_file, pem};
 pub use crate::key_file::KeyError;
+
+/// A SubjectPublicKeyInfo (RFC 5480 §2) of a P-256 key, up to its uncompressed point.
+const SPKI_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
 
 /// A key that signs task tokens; only a [`crate::signer::Signer`] uses it.
 #[derive(Debug)]
@@ -50,6 +56,15 @@ impl<Purpose> SigningKey<Purpose> {
         Self::from_pkcs8(&pkcs8, rng).ok_or_else(|| KeyError::Malformed(path.into()))
     }
 
+    /// Reads the key at `path` and makes nothing. None if there is none.
+    ///
+    /// # Errors
+    /// [`KeyError`] as for [`SigningKey::load_or_create`].
+    pub fn load(path: &Path, rng: &SystemRandom) -> Result<Option<Self>, KeyError> {
+        let Some(pkcs8) = key_file::load_existing(path)? else { return Ok(None) };
+        Self::from_pkcs8(&pkcs8, rng).ok_or_else(|| KeyError::Malformed(path.into())).map(Some)
+    }
+
     /// A key that no file holds: it ends with the process.
     ///
     /// # Errors
@@ -60,9 +75,8 @@ impl<Purpose> SigningKey<Purpose> {
 
     fn from_pkcs8(pkcs8: &[u8], rng: &SystemRandom) -> Option<Self> {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, rng).ok()?;
-        let point = Point::of_uncompressed(pair.public_key().as_ref())?;
-        let kid = KeyId::parse(&point.thumbprint().to_string()).ok()?;
-        Some(Self { pair, public: PublicJwk { kid, point }, purpose: PhantomData })
+        let public = PublicJwk::of_point(pair.public_key().as_ref())?;
+        Some(Self { pair, public, purpose: PhantomData })
     }
 
     /// The key's identifier: the RFC 7638 thumbprint of its public half, so no two keys ever share one.
@@ -87,6 +101,12 @@ impl<Purpose> SigningKey<Purpose> {
     #[must_use]
     pub fn public_point(&self) -> &[u8] {
         self.pair.public_key().as_ref()
+    }
+
+    /// The public half as a SubjectPublicKeyInfo in PEM (RFC 7468 §13).
+    #[must_use]
+    pub fn public_pem(&self) -> String {
+        pem::encode("PUBLIC KEY", &[&SPKI_PREFIX, self.public_point()].concat()).to_string()
     }
 
     /// `r || s`, as JWS has it (RFC 7518 §3.4).
@@ -121,6 +141,18 @@ pub struct PublicJwk {
 }
 
 impl PublicJwk {
+    /// The key of a SubjectPublicKeyInfo in DER. None if it is not an uncompressed point on P-256.
+    #[must_use]
+    pub fn from_spki(der: &[u8]) -> Option<Self> {
+        Self::of_point(der.strip_prefix(&SPKI_PREFIX)?)
+    }
+
+    fn of_point(uncompressed: &[u8]) -> Option<Self> {
+        let point = Point::of_uncompressed(uncompressed)?;
+        let kid = KeyId::parse(&point.thumbprint().to_string()).ok()?;
+        Some(Self { kid, point })
+    }
+
     /// The key's identifier.
     #[must_use]
     pub const fn kid(&self) -> &KeyId {

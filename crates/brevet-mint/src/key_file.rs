@@ -70,6 +70,11 @@ pub(crate) fn load_or_create(path: &Path, rng: &SystemRandom) -> Result<Zeroizin
     load_or_create_as(PRIVATE_KEY, path, rng, generate)
 }
 
+/// Reads the P-256 key at `path`. None if there is none.
+pub(crate) fn load_existing(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+    load(PRIVATE_KEY, path)
+}
+
 /// Reads the secret in the PEM block `label` at `path`, or puts one that `generate` makes there if there is none.
 pub(crate) fn load_or_create_as(
     label: &str,
