@@ -11,21 +11,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use brevet_core::fact::Fact;
+use brevet_core::fact::{Envelope, Fact};
 use brevet_core::record::{self, InvalidRecord};
 use brevet_core::state::State;
+use brevet_core::time::Now;
 use brevet_identity::jwk_set::{InvalidJwkSet, JwkSet};
 use brevet_identity::trust::CallerTrust;
 use brevet_journal::checkpoint::{CheckpointSigner, Signature, SigningFailed};
 use brevet_journal::sqlite::{OpenError, Options, Sqlite};
-use brevet_journal::{Journal, Sealed};
+use brevet_journal::{Entry, Journal, Kind, Sealed, SnapshotError};
 use brevet_mint::ca::{CaError, CaFiles, CaKey, ServerCertificateError, ServerNames};
+use brevet_mint::jwks;
 use brevet_mint::key::{Checkpoints, SigningKey, TaskTokens};
 use brevet_mint::key_file::KeyError;
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::LocalSigner;
 use brevet_mint::state_key::StateKey;
-use brevet_mint::jwks;
 use brevet_policy::{LoadError, Policies};
 use ring::rand::SystemRandom;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -55,6 +56,9 @@ const BUNDLE_REFRESH_HINT_SECONDS: u64 = 300;
 /// Why the daemon does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// The description of the services does not read.
+    #[error("the description of the services does not read")]
+    Reflection(#[from] tonic_reflection::server::Error),
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -76,6 +80,15 @@ pub enum StartError {
     /// The journal is refused.
     #[error("the journal is refused: {0}")]
     Journal(#[from] OpenError),
+    /// The snapshot is not one of this program's, or could not be made.
+    #[error("the snapshot of the state is refused")]
+    Snapshot(#[source] serde_json::Error),
+    /// The snapshot is not the one that the chain of records names.
+    #[error("no record names the snapshot of the state: somebody has put it there")]
+    UnvouchedSnapshot,
+    /// A snapshot could not be kept.
+    #[error("a snapshot of the state could not be kept")]
+    KeepSnapshot(#[from] SnapshotError),
     /// A private key is refused.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -126,9 +139,9 @@ pub struct App {
     http: HttpListener,
     site: Site,
     stopping: Arc<AtomicBool>,
-    grpc_counters: Arc<Counters>,
+    endpoint: Endpoint,
+    tls: TlsConfig,
     http_counters: Arc<Counters>,
-    proofs: ProofMemory,
 }
 
 /// Why the daemon stopped.
@@ -171,12 +184,25 @@ impl App {
             checkpoint_records: config.journal.checkpoint_records.get(),
             ..Options::new(directory)
         })?;
-        let mut state = State::default();
+        let (mut state, snapshot) = match recovery.snapshot() {
+            None => (State::default(), None),
+            Some(kept) => (
+                State::from_snapshot(&kept.state).map_err(StartError::Snapshot)?,
+                Some((kept.revision, kept.digest)),
+            ),
+        };
+        let mut vouched = snapshot.is_none();
         let verified = recovery.replay(|replayed| {
             let record = record::decode(replayed.body)?;
+            if let Fact::SnapshotTaken { revision, digest } = &record.fact {
+                vouched |= snapshot == Some((*revision, *digest));
+            }
             state.apply(&record.envelope, &record.fact, replayed.revision);
             Ok::<_, InvalidRecord>(())
         })?;
+        if !vouched {
+            return Err(StartError::UnvouchedSnapshot);
+        }
         let replayed = verified.head();
 
         // 3. The clock starts where the journal's time stood.
@@ -191,8 +217,7 @@ impl App {
             SigningKey::load_or_create(&directory.join("task-token.key"), &rng)?;
         let state_key = StateKey::load_or_create(&directory.join("state.key"), &rng)?;
         let files = CaFiles { key: directory.join("ca.key"), certificate: directory.join("ca.pem") };
-        let authority =
-            CaKey::load_or_create(&files, &config.trust_domain, now, AUTHORITY_LIFETIME, &rng)?;
+        let authority = CaKey::load_or_create(&files, &config.trust_domain, now, AUTHORITY_LIFETIME, &rng)?;
 
         // 5. The journal writes from here on.
         let checkpoints = Arc::new(CheckpointWriter { key: checkpoint_key, rng: rng.clone() });
@@ -202,6 +227,11 @@ impl App {
             checkpoints,
             Arc::new(move || time.now().judge),
         )?);
+
+        let since_snapshot = replayed.0.saturating_sub(snapshot.map_or(0, |(revision, _)| revision.0));
+        if since_snapshot >= config.journal.snapshot_records.get() {
+            keep_snapshot(&journal, &state, clock.now()).await?;
+        }
 
         // 6. The broker.
         let published = jwks::task_tokens([token_key.public_jwk()]);
@@ -265,7 +295,17 @@ impl App {
             readiness: readiness(&broker, &journal, &stopping),
         };
         let reloader = Reloader::new(path, &config);
+        let address =
+            grpc.local_addr().map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
+        let url = config.grpc.url.clone().unwrap_or_else(|| format!("https://{address}"));
         let proofs = ProofMemory::new(config.limits.proofs_remembered_max);
+        let endpoint = Endpoint {
+            routes: grpc::routes(&broker, &config.grpc, proofs, &url)?,
+            limits: config.grpc.limits(),
+            counters: grpc_counters,
+        };
+        let tls = server_tls(&config, &authority, &trust, &broker.clock, &broker.rng)?;
+        let tls = Arc::new(ArcSwap::new(tls));
         Ok(Self {
             config,
             broker,
@@ -277,9 +317,9 @@ impl App {
             http,
             site,
             stopping,
-            grpc_counters,
+            endpoint,
+            tls,
             http_counters,
-            proofs,
         })
     }
 
@@ -304,7 +344,21 @@ impl App {
     /// # Errors
     /// [`StopError`] if the daemon could not go on.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StopError> {
-        let Self { config, broker, journal, authority, trust, reloader, grpc, http, site, .. } = self;
+        let Self {
+            config,
+            broker,
+            journal,
+            authority,
+            trust,
+            reloader,
+            grpc,
+            http,
+            site,
+            stopping,
+            endpoint,
+            tls,
+            http_counters,
+        } = self;
         let (stop, stopped) = watch::channel(false);
         let until_stopped = || {
             let mut stopped = stopped.clone();
@@ -314,19 +368,6 @@ impl App {
             }
         };
 
-        let tls = match server_tls(&config, &authority, &trust, &broker.clock, &broker.rng) {
-            Ok(tls) => Arc::new(ArcSwap::new(tls)),
-            Err(problem) => {
-                error!(%problem, "no server certificate");
-                return Err(StopError::Sealed);
-            }
-        };
-        let address = grpc.local_addr().unwrap_or(config.grpc.listen);
-        let url = config.grpc.url.clone().unwrap_or_else(|| format!("https://{address}"));
-        let message_bytes_max = usize::try_from(config.grpc.message_bytes_max.get()).unwrap_or(usize::MAX);
-        let routes = grpc::routes(&broker, self.proofs, message_bytes_max, &url);
-        let endpoint =
-            Endpoint { routes, limits: config.grpc.limits(), counters: self.grpc_counters };
         let admit = {
             let (trust, clock, age_max) =
                 (Arc::clone(&trust), broker.clock.clone(), config.grpc.limits().connection_age_max);
@@ -338,12 +379,8 @@ impl App {
             }
         };
         let serving_grpc = tokio::spawn(endpoint.serve_tls(grpc, Arc::clone(&tls), admit, until_stopped()));
-        let serving_http = tokio::spawn(http.serve(
-            site.routes(),
-            config.http.limits(),
-            self.http_counters,
-            until_stopped(),
-        ));
+        let serving_http =
+            tokio::spawn(http.serve(site.routes(), config.http.limits(), http_counters, until_stopped()));
         let renewing = tokio::spawn(renew_server_certificate(
             config.clone(),
             authority,
@@ -359,7 +396,7 @@ impl App {
             () = shutdown => Ok(()),
             () = journal.sealed() => Err(StopError::Sealed),
         };
-        self.stopping.store(true, Ordering::Relaxed);
+        stopping.store(true, Ordering::Relaxed);
         info!("stopping");
         renewing.abort();
         reaping.abort();
@@ -377,6 +414,30 @@ impl App {
             _ => Err(StopError::Sealed),
         }
     }
+}
+
+/// Keeps the replayed state, so that the next start replays only what comes after it. The chain names the digest
+/// before there is a snapshot, so that a snapshot which no record names was put there by somebody else.
+async fn keep_snapshot(journal: &Arc<Sqlite>, state: &State, now: Now) -> Result<(), StartError> {
+    let snapshot = state.to_snapshot().map_err(StartError::Snapshot)?;
+    let revision = state.revision;
+    let fact = Fact::SnapshotTaken { revision, digest: State::digest(&snapshot) };
+    let envelope = Envelope {
+        incarnation: journal.head().incarnation,
+        at: now,
+        tenant: None,
+        tree: None,
+        caller: None,
+        request_id: None,
+    };
+    let body = record::encode(&envelope, &fact, None::<&()>).map_err(StartError::Snapshot)?;
+    let entry = Entry { kind: Kind::Note, grows: false, body };
+    let noted = journal.append(entry, &mut |_| {}).map_err(|_| Sealed)?;
+    journal.durable(noted.revision()).await.map_err(|_| Sealed)?;
+    let journal = Arc::clone(journal);
+    let kept = tokio::task::spawn_blocking(move || journal.store_snapshot(revision, &snapshot)).await;
+    kept.map_err(|_| Sealed)??;
+    Ok(())
 }
 
 fn create_state_directory(path: &Path) -> io::Result<()> {
@@ -465,4 +526,3 @@ impl CheckpointSigner for CheckpointWriter {
         self.key.sign(bytes, &self.rng).map_err(|_| SigningFailed)
     }
 }
-

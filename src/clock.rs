@@ -206,6 +206,13 @@ impl Clock {
     }
 }
 
+/// The time since boot, suspend included. Every process of a machine reads the same, so that what one did can be set
+/// against what another saw; zero if the kernel doesn't tell.
+#[must_use]
+pub fn since_boot() -> Duration {
+    ClockId::CLOCK_BOOTTIME.now().map_or(Duration::ZERO, Duration::from)
+}
+
 /// The judging clock for rustls.
 #[derive(Debug)]
 struct JudgingTime(Clock);
@@ -239,7 +246,7 @@ impl Source {
                     .map_or(Timestamp::EPOCH, |since| Timestamp::EPOCH.after(since)),
                 // It was readable at the start. If it no longer were, the issuing clock would fall back to its
                 // anchor, which mints nothing longer and soon makes the clock suspect.
-                since_boot: ClockId::CLOCK_BOOTTIME.now().map_or(Duration::ZERO, Duration::from),
+                since_boot: since_boot(),
             },
             Self::Manual(reading) => *reading.borrow(),
         }

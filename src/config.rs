@@ -140,6 +140,9 @@ pub struct GrpcConfig {
     /// Seconds that a connection is used, at most.
     #[serde(default = "defaults::connection_age_seconds_max")]
     pub connection_age_seconds_max: NonZeroU32,
+    /// Seconds that one call may take, its request's body included.
+    #[serde(default = "defaults::call_seconds_max")]
+    pub call_seconds_max: NonZeroU32,
     /// Calls at once on one connection.
     #[serde(default = "defaults::streams_per_connection_max")]
     pub streams_per_connection_max: NonZeroU32,
@@ -274,11 +277,17 @@ pub struct JournalConfig {
     pub reserve_bytes: u64,
     /// Records between two signed checkpoints.
     pub checkpoint_records: NonZeroU64,
+    /// Records behind the last snapshot above which a start keeps another, so that the next start is quick.
+    pub snapshot_records: NonZeroU64,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { reserve_bytes: 64 * 1024 * 1024, checkpoint_records: defaults::nonzero(10_000) }
+        Self {
+            reserve_bytes: 64 * 1024 * 1024,
+            checkpoint_records: defaults::nonzero(10_000),
+            snapshot_records: defaults::nonzero(10_000),
+        }
     }
 }
 
@@ -338,6 +347,7 @@ mod defaults {
         handshakes_max = 256;
         handshake_seconds_max = 5;
         connection_age_seconds_max = 900;
+        call_seconds_max = 30;
         streams_per_connection_max = 128;
         drain_seconds_max = 5;
         http_connections_max = 512;
@@ -370,8 +380,10 @@ impl Config {
         text: &str,
         overrides: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
-        let malformed =
-            |error: toml::de::Error| ConfigError::Malformed { path: path.to_owned(), message: error.to_string() };
+        let malformed = |error: toml::de::Error| ConfigError::Malformed {
+            path: path.to_owned(),
+            message: error.to_string(),
+        };
         let mut table: toml::Table = text.parse().map_err(malformed)?;
         let mut overridden = false;
         for (name, value) in overrides {
@@ -420,7 +432,10 @@ impl Config {
                 "limits.task_lifetime_seconds_default is above limits.task_lifetime_seconds_max",
             ),
             (self.http.listen.ip().is_loopback(), "http.listen is not a loopback address"),
-            (is_issuer(&self.issuer), "issuer is not an https URL, or an http URL of this machine, without a slash at its end"),
+            (
+                is_issuer(&self.issuer),
+                "issuer is not an https URL, or an http URL of this machine, without a slash at its end",
+            ),
         ];
         if let Some((_, problem)) = rules.into_iter().find(|(holds, _)| !holds) {
             return Err(ConfigError::Inconsistent(problem));
@@ -510,7 +525,10 @@ mod tests {
             (MINIMAL.replace("127.0.0.1:7080", "0.0.0.0:7080"), "plain http beyond this machine"),
             (MINIMAL.replace("\"https://broker.example\"", "\"http://broker.example\""), "plain issuer"),
             (MINIMAL.replace("\"https://broker.example\"", "\"https://broker.example/?a\""), "query"),
-            (format!("{MINIMAL}\n[[trust]]\ntrust_domain = \"broker.example\"\nbundle = \"b\""), "own trust domain"),
+            (
+                format!("{MINIMAL}\n[[trust]]\ntrust_domain = \"broker.example\"\nbundle = \"b\""),
+                "own trust domain",
+            ),
         ] {
             assert!(parse(&bad, &[]).is_err(), "{what}");
         }

@@ -12,8 +12,8 @@ use std::time::Duration;
 use brevet_core::spiffe_id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 use brevet_core::time::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd, string::Ia5String,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    IsCa, KeyPair, KeyUsagePurpose, SanType, SerialNumber, date_time_ymd, string::Ia5String,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
@@ -101,8 +101,9 @@ pub fn make(
         write(&path.join("policies").join(name), text.as_bytes(), 0o644)?;
     }
     make_identities(path, now, rng)?;
-    let configuration =
-        CONFIGURATION.replace("127.0.0.1:7443", &grpc.to_string()).replace("127.0.0.1:7080", &http.to_string());
+    let configuration = CONFIGURATION
+        .replace("127.0.0.1:7443", &grpc.to_string())
+        .replace("127.0.0.1:7080", &http.to_string());
     // Last, because its presence says that all the rest is there.
     write(&made.config, configuration.as_bytes(), 0o644)?;
     Ok(made)
@@ -168,7 +169,12 @@ fn directory(path: &Path) -> Result<(), DevError> {
 
 fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), DevError> {
     let error = |source| DevError::Io { path: path.to_owned(), source };
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path).map_err(error)?;
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(mode)
+        .open(path)
+        .map_err(error)?;
     io::Write::write_all(&mut file, content).map_err(error)
 }

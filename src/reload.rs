@@ -71,7 +71,11 @@ impl Reloader {
 }
 
 /// Looks at the files for as long as the daemon lives.
-pub async fn run(mut reloader: Reloader, broker: Arc<Broker>, trust: Arc<ArcSwap<CallerTrust>>) -> Infallible {
+pub async fn run(
+    mut reloader: Reloader,
+    broker: Arc<Broker>,
+    trust: Arc<ArcSwap<CallerTrust>>,
+) -> Infallible {
     let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
     loop {
         match &mut hangup {
@@ -86,7 +90,9 @@ pub async fn run(mut reloader: Reloader, broker: Arc<Broker>, trust: Arc<ArcSwap
         if reloader.has_changed() {
             match reload(&mut reloader, &broker, &trust).await {
                 Ok(()) => info!("configuration reloaded"),
-                Err(problem) => warn!(problem, "the changed configuration is refused; the old one stays in force"),
+                Err(problem) => {
+                    warn!(problem, "the changed configuration is refused; the old one stays in force")
+                }
             }
         }
     }
@@ -102,10 +108,7 @@ async fn reload(
     let registry = config.registry().map_err(|problem| problem.to_string())?;
     let policies = Policies::load(&config.policy_directory).map_err(|problem| problem.to_string())?;
     let bundles = trust::load(&config).map_err(|problem| problem.to_string())?;
-    broker
-        .configure(Arc::new(registry), Arc::new(policies))
-        .await
-        .map_err(|refusal| refusal.text)?;
+    broker.configure(Arc::new(registry), Arc::new(policies)).await.map_err(|refusal| refusal.text)?;
     trust.store(Arc::new(bundles));
     let seen = reloader.seen.take();
     *reloader = Reloader::new(&reloader.path.clone(), &config);

@@ -154,10 +154,7 @@ impl Table {
     }
 
     /// Looks at every tree in order to answer, in no order.
-    pub fn read_all<T>(
-        &self,
-        mut look: impl FnMut(&Ledger, &InForce) -> Option<T>,
-    ) -> Undurable<Vec<T>> {
+    pub fn read_all<T>(&self, mut look: impl FnMut(&Ledger, &InForce) -> Option<T>) -> Undurable<Vec<T>> {
         let in_force = self.in_force.load();
         let mut revision = in_force.control.revision();
         let mut value = Vec::new();

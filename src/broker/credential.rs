@@ -211,12 +211,11 @@ impl Broker {
         let envelope = self.envelope(now, Some(&who), Some(ask.task.root()), Some(&ask.request_id));
         let evidence = plan.permit().evidence();
         let leases_max = self.limits.leases_live_per_task_max.get();
-        let issued =
-            self.table.commit(ask.task.root(), &envelope, Some(evidence), |ledger, in_force| {
-                ledger
-                    .issue(&plan, body, possession.claim, &in_force.control, now, leases_max)
-                    .map(|fact| (Some(fact), ()))
-            });
+        let issued = self.table.commit(ask.task.root(), &envelope, Some(evidence), |ledger, in_force| {
+            ledger
+                .issue(&plan, body, possession.claim, &in_force.control, now, leases_max)
+                .map(|fact| (Some(fact), ()))
+        });
         let _waited_for_at_delivery = issued?;
         self.metrics.decided(DecisionOutcome::Permitted);
         Ok(plan.terms().id)
@@ -240,7 +239,9 @@ impl Broker {
                 self.metrics.minted(credential.recorded().terms().profile().as_str());
                 Ok(Issued(credential))
             }
-            Some(Some(_)) | None => Err(Refusal::new(Kind::Precondition, "lease_ended", "the lease has ended")),
+            Some(Some(_)) | None => {
+                Err(Refusal::new(Kind::Precondition, "lease_ended", "the lease has ended"))
+            }
         }
     }
 }

@@ -49,8 +49,8 @@ impl Broker {
         let live = self.table.read(lease.task.root(), |ledger, in_force| {
             let found = ledger.lease(lease)?;
             let Content::TaskToken(token) = &found.terms().content;
-            let visible = *ledger.tenant() == who.tenant
-                && in_force.registry.enforces(&who.spiffe_id, &token.audience);
+            let visible =
+                *ledger.tenant() == who.tenant && in_force.registry.enforces(&who.spiffe_id, &token.audience);
             let dead = ledger.lease_ending(lease, &in_force.control, now.judge).is_some();
             visible.then(|| (!dead).then(|| (Arc::clone(found.terms()), found.revision())))
         });

@@ -200,11 +200,7 @@ impl Broker {
     /// Nothing is minted while the clock is in doubt (invariants C3 and C5).
     fn minting_clock(&self) -> Result<Now, Refusal> {
         let now = self.clock.now();
-        if self.clock.state().may_mint() {
-            Ok(now)
-        } else {
-            Err(Refusal::unavailable("clock_in_doubt"))
-        }
+        if self.clock.state().may_mint() { Ok(now) } else { Err(Refusal::unavailable("clock_in_doubt")) }
     }
 }
 
@@ -212,7 +208,9 @@ impl Broker {
 fn may_see(ledger: &Ledger, task: TaskId, who: &CallerFacts) -> bool {
     let agent = ledger.task(task).is_some_and(|task| task.opened().agent == who.spiffe_id);
     *ledger.tenant() == who.tenant
-        && (agent || ledger.is_owner(task, &who.spiffe_id) || is_operator(who, &[Role::Stopper, Role::Auditor]))
+        && (agent
+            || ledger.is_owner(task, &who.spiffe_id)
+            || is_operator(who, &[Role::Stopper, Role::Auditor]))
 }
 
 fn is_operator(who: &CallerFacts, roles: &[Role]) -> bool {

@@ -132,7 +132,9 @@ impl From<IssueRefusal> for Refusal {
             IssueRefusal::NotPermitted => Self::new(Kind::Denied, "not_permitted", "not permitted"),
             // Another instance of the agent learns nothing, not even that the task exists.
             IssueRefusal::NoTask => Self::not_found(),
-            IssueRefusal::WrongHolder => Self { reason: ReasonCode::of("holder_mismatch"), ..Self::not_found() },
+            IssueRefusal::WrongHolder => {
+                Self { reason: ReasonCode::of("holder_mismatch"), ..Self::not_found() }
+            }
             IssueRefusal::TaskClosed(ending) => Self::task_closed(&ending),
             IssueRefusal::NoTime => Self::new(Kind::Precondition, "no_time", "the task has no time left"),
             IssueRefusal::Widens => Self::new(Kind::Denied, "scope_widens", "wider than the task's scope"),

@@ -5,13 +5,11 @@ use std::time::Duration;
 use brevet_core::digest::{ClaimDigest, RequestDigest, Thumbprint};
 use brevet_core::fact::{Holder, Outcome, ReasonCode, TaskOpened};
 use brevet_core::id::{RootTaskId, TaskId};
-use brevet_core::ledger::{self, EndRefusal, End, Ending, Ledger, Opening};
+use brevet_core::ledger::{self, End, EndRefusal, Ending, Ledger, Opening};
 use brevet_core::name::{PurposeCode, RequestId, TaskType, TenantName};
 use brevet_core::proof::Caller;
 use brevet_core::registry::Registry;
-use brevet_core::request::{
-    CallerFacts, Operation, PromptOrigin, Request, Resource, Sensitivity, TaskFacts,
-};
+use brevet_core::request::{CallerFacts, Operation, PromptOrigin, Request, Resource, Sensitivity, TaskFacts};
 use brevet_core::revision::{Basis, Revision};
 use brevet_core::scope::Scope;
 use brevet_core::spiffe_id::SpiffeId;
@@ -193,8 +191,7 @@ impl Broker {
                 .collect();
             (!views.is_empty()).then_some(views)
         });
-        let mut tasks: Vec<TaskView> =
-            self.table.durable(found).await?.into_iter().flatten().collect();
+        let mut tasks: Vec<TaskView> = self.table.durable(found).await?.into_iter().flatten().collect();
         tasks.sort_by_key(|view| view.opened.id);
         tasks.truncate(filter.limit);
         for ended in tasks.iter().filter(|view| view.ending.is_some()) {
@@ -279,9 +276,10 @@ impl Broker {
 
 fn view_of(ledger: &Ledger, id: TaskId, in_force: &InForce, now: Now) -> Option<TaskView> {
     let task = ledger.task(id)?;
-    let parent = task.opened().parent.map(|node| {
-        TaskId::child_of(id.root(), node).unwrap_or_else(|_| TaskId::root_of(id.root()))
-    });
+    let parent = task
+        .opened()
+        .parent
+        .map(|node| TaskId::child_of(id.root(), node).unwrap_or_else(|_| TaskId::root_of(id.root())));
     Some(TaskView {
         opened: Arc::clone(task.opened()),
         tenant: ledger.tenant().clone(),
@@ -308,7 +306,11 @@ fn registered(registry: &Registry, who: &CallerFacts, ask: &TaskAsk) -> Result<(
         return Err(not_registered());
     }
     if ask.sensitivity_max > agent.sensitivity_max {
-        return Err(Refusal::new(Kind::Denied, "sensitivity_widens", "more sensitive than the agent's ceiling"));
+        return Err(Refusal::new(
+            Kind::Denied,
+            "sensitivity_widens",
+            "more sensitive than the agent's ceiling",
+        ));
     }
     agent.scope.narrow(ask.scope.clone())?;
     Ok(())

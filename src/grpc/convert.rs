@@ -13,7 +13,9 @@ use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::terms::{Content, Profile, Terms};
 use brevet_core::time::Timestamp;
 
-use crate::broker::{CredentialAsk, Ended, Introspection, Issued, Opened, Refusal, TaskAsk, TaskFilter, TaskView};
+use crate::broker::{
+    CredentialAsk, Ended, Introspection, Issued, Opened, Refusal, TaskAsk, TaskFilter, TaskView,
+};
 
 type Parsed<T> = Result<T, Refusal>;
 
@@ -32,7 +34,8 @@ pub(super) fn task_ask(request: v1::CreateTaskRequest) -> Parsed<TaskAsk> {
     Ok(TaskAsk {
         request_id: request_id(&request.request_id)?,
         agent: spiffe_id("agent", &request.agent)?,
-        task_type: TaskType::parse(&request.task_type).map_err(|error| Refusal::invalid("task_type", error))?,
+        task_type: TaskType::parse(&request.task_type)
+            .map_err(|error| Refusal::invalid("task_type", error))?,
         purpose: PurposeCode::parse(&request.purpose).map_err(|error| Refusal::invalid("purpose", error))?,
         sensitivity_max: sensitivity(request.sensitivity_max)?,
         prompt_origin: prompt_origin(request.prompt_origin)?,
@@ -60,7 +63,9 @@ pub(super) fn credential_ask(request: &v1::IssueCredentialRequest) -> Parsed<Cre
         request_id: request_id(&request.request_id)?,
         profile: match v1::Profile::try_from(request.profile) {
             Ok(v1::Profile::TaskToken) => Profile::TaskToken,
-            Ok(v1::Profile::Unspecified) | Err(_) => return Err(Refusal::invalid("profile", "not a known profile")),
+            Ok(v1::Profile::Unspecified) | Err(_) => {
+                return Err(Refusal::invalid("profile", "not a known profile"));
+            }
         },
         audience,
         scope,
@@ -284,7 +289,8 @@ fn permission(wire: v1::Permission) -> Parsed<Permission> {
             Ok((argument, constraint(wire)?))
         })
         .collect::<Parsed<BTreeMap<_, _>>>()?;
-    Permission::new(audience, resource, actions, constraints).map_err(|error| Refusal::invalid("scope", error))
+    Permission::new(audience, resource, actions, constraints)
+        .map_err(|error| Refusal::invalid("scope", error))
 }
 
 fn constraint(wire: v1::Constraint) -> Parsed<Constraint> {

@@ -29,9 +29,7 @@ impl CredentialService for Credentials {
             Ok((ask, possession))
         });
         let outcome = match asking {
-            Ok((ask, possession)) => {
-                self.0.broker.issue(&caller, ask, possession).await.map(convert::issued)
-            }
+            Ok((ask, possession)) => self.0.broker.issue(&caller, ask, possession).await.map(convert::issued),
             Err(refusal) => Err(refusal),
         };
         self.0.answer(&caller, &asked, outcome)

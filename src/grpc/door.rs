@@ -65,8 +65,11 @@ impl Door {
     }
 
     /// The verified caller of a request. Whoever is none learns nothing but that.
-    #[expect(clippy::result_large_err, reason = "tonic's status is what a method answers")]
-    pub(super) fn caller<T>(&self, request: &Request<T>, method: &'static str) -> Result<Arc<Caller>, Status> {
+    pub(super) fn caller<T>(
+        &self,
+        request: &Request<T>,
+        method: &'static str,
+    ) -> Result<Arc<Caller>, Status> {
         let now = self.broker.clock.now().judge;
         let peer = request.extensions().get::<Peer>();
         peer.map_or(Err("no_connection"), |peer| peer.caller(now)).map_err(|reason| {
@@ -76,7 +79,6 @@ impl Door {
     }
 
     /// Answers, and records what was refused.
-    #[expect(clippy::result_large_err, reason = "tonic's status is what a method answers")]
     pub(super) fn answer<T>(
         &self,
         caller: &Caller,
@@ -124,7 +126,9 @@ impl Door {
             // A retry over the connection that has proven the key is no replay.
             Remembered::Before if known => {}
             Remembered::Before => return Err(refused("proof_replayed")),
-            Remembered::Full => return Err(Refusal::new(Kind::Exhausted, "proofs_remembered_max", "too many proofs")),
+            Remembered::Full => {
+                return Err(Refusal::new(Kind::Exhausted, "proofs_remembered_max", "too many proofs"));
+            }
         }
         if let Some(peer) = peer {
             peer.remember(proven.thumbprint);

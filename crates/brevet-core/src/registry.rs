@@ -421,7 +421,8 @@ impl Registry {
             self.tenant_of(&orchestrator.spiffe_id)
                 .ok_or_else(|| InvalidRegistry::UnassignedTrustDomain(orchestrator.spiffe_id.clone()))?;
             let tenant = self.tenant_of(&orchestrator.spiffe_id);
-            let is_own = |agent: &SpiffeId| self.agents.contains_key(agent) && self.tenant_of(agent) == tenant;
+            let is_own =
+                |agent: &SpiffeId| self.agents.contains_key(agent) && self.tenant_of(agent) == tenant;
             if let Some(agent) = orchestrator.agents.iter().find(|agent| !is_own(agent)) {
                 return Err(InvalidRegistry::UnknownAgent {
                     orchestrator: orchestrator.spiffe_id.clone(),

@@ -85,13 +85,11 @@ impl Progress {
     }
 
     /// Resolves when the revision is durable.
-    #[must_use]
     pub fn wait(self: &Arc<Self>, revision: Revision) -> Durable {
         Durable { progress: Arc::clone(self), revision, registered: None }
     }
 
     /// Resolves when the journal is sealed.
-    #[must_use]
     pub fn sealing(self: &Arc<Self>) -> Sealing {
         Sealing(self.wait(Revision(u64::MAX)))
     }

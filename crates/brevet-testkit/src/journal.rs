@@ -8,7 +8,8 @@ use brevet_core::digest::StateDigest;
 use brevet_core::revision::{Incarnation, Revision};
 use brevet_journal::order::Order;
 use brevet_journal::{
-    AppendError, ChainHash, Entry, Head, Journal, Kind, Progress, ReadError, Record, Reply, SnapshotError, Ticket,
+    AppendError, ChainHash, Entry, Head, Journal, Kind, Progress, ReadError, Record, Reply, SnapshotError,
+    Ticket,
 };
 
 /// A journal in memory. What is queued is durable at once, unless durability is held.
@@ -118,7 +119,9 @@ impl Memory {
             progress: Progress::new(durable),
             state: Mutex::new(State {
                 order: Order::after(durable, control.unwrap_or(Revision::ZERO)),
-                chain: records.last().map_or(ChainHash::genesis(self.incarnation), |(record, _)| record.chain),
+                chain: records
+                    .last()
+                    .map_or(ChainHash::genesis(self.incarnation), |(record, _)| record.chain),
                 records,
                 oldest: state.oldest,
                 snapshot: state.snapshot.clone(),
@@ -203,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_memory_journal_conforms() {
-        conformance::run(|| memory());
+        conformance::run(memory);
     }
 
     #[tokio::test]

@@ -1,3 +1,6 @@
-//! What only tests use: clocks, seeds, a test CA, an in-memory journal.
+//! What only tests use: a running daemon, a test CA, seeds, a journal in memory.
 
+pub mod ca;
+pub mod daemon;
 pub mod journal;
+pub mod seed;

@@ -94,7 +94,7 @@ pub struct Recovery {
     options: Options,
     files: Files,
     store: Store,
-    lock: File,
+    lock: Lock,
     identity: Identity,
     found: Found,
     base: Link,
@@ -107,7 +107,7 @@ pub struct Verified {
     options: Options,
     files: Files,
     store: Store,
-    lock: File,
+    lock: Lock,
     identity: Identity,
     found: Found,
     head: Link,
@@ -294,7 +294,20 @@ fn check_exposure(files: &Files) -> io::Result<Result<(), OpenError>> {
     Ok(Ok(()))
 }
 
-fn take_lock(files: &Files) -> io::Result<Option<File>> {
+/// The lock of a state directory.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that is just being spawned holds a copy of the descriptor until it execs.
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "cannot give up the lock of the state directory");
+        }
+    }
+}
+
+fn take_lock(files: &Files) -> io::Result<Option<Lock>> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -303,7 +316,7 @@ fn take_lock(files: &Files) -> io::Result<Option<File>> {
         .mode(0o600)
         .open(&files.lock)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }

@@ -15,7 +15,9 @@ use nix::sys::statvfs::statvfs;
 
 /// Answers how many bytes are free for this process on the file system of a path.
 #[derive(Clone)]
-pub struct SpaceProbe(Arc<dyn Fn(&Path) -> io::Result<u64> + Send + Sync>);
+pub struct SpaceProbe(Arc<Probe>);
+
+type Probe = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
 
 impl SpaceProbe {
     /// A probe that answers as a closure does.

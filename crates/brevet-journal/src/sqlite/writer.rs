@@ -1,6 +1,5 @@
 //! The thread that owns the database: takes all that is queued, hashes it, commits it, marks it, answers.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use crate::checkpoint::{Checkpoint, CheckpointSigner, SignedCheckpoint, SigningF
 use crate::sqlite::Clock;
 use crate::sqlite::mark::Marker;
 use crate::sqlite::queue::{Question, Shared, Turn};
+use crate::sqlite::recovery::Lock;
 use crate::sqlite::space::Reserve;
 use crate::sqlite::store::{Damage, Identity, Link, SnapshotRow, Store};
 use crate::{ReadError, Record};
@@ -32,7 +32,7 @@ pub(crate) struct Writer {
     pub(crate) last_checkpoint: Revision,
     pub(crate) checkpoint_records: u64,
     /// Held as long as the database is open.
-    pub(crate) _lock: File,
+    pub(crate) _lock: Lock,
 }
 
 /// Any of these ends the journal.

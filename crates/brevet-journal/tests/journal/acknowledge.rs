@@ -53,6 +53,7 @@ fn l1_nothing_is_acknowledged_or_read_before_its_commit() {
     let dir = tempfile::tempdir().unwrap();
     let (gate, has_entered, let_go) = gate();
     let journal = start(Options { checkpoint_records: 1, ..options(dir.path()) }, gate);
+    let let_go = let_go; // dropped before the journal, whose end waits for the signer
     let mut ticket = Box::pin(journal.append(note(b"x"), &mut |_| ()).unwrap().durable());
     has_entered.recv().unwrap();
     wait(async {
@@ -70,6 +71,7 @@ fn a_commit_that_fails_seals_the_journal_and_is_told_to_all_who_wait() {
     let dir = tempfile::tempdir().unwrap();
     let (gate, has_entered, let_go) = gate();
     let journal = start(Options { checkpoint_records: 2, ..options(dir.path()) }, gate);
+    let let_go = let_go; // dropped before the journal, whose end waits for the signer
     append(&*journal, [b"durable".to_vec()]);
     let lost = journal.append(note(b"lost"), &mut |_| ()).unwrap();
     has_entered.recv().unwrap();
@@ -145,6 +147,7 @@ fn a_slow_disk_sheds_what_grows_before_what_ends() {
     let dir = tempfile::tempdir().unwrap();
     let (gate, has_entered, let_go) = gate();
     let journal = start(Options { checkpoint_records: 1, queue_records_max: 4, ..options(dir.path()) }, gate);
+    let let_go = let_go; // dropped before the journal, whose end waits for the signer
     let add = |grows| journal.append(Entry { grows, ..note(b"x") }, &mut |_| ()).map(|_| ());
     add(false).unwrap();
     has_entered.recv().unwrap();

@@ -6,6 +6,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use tempfile::TempDir;
+use x509_parser::prelude::FromDer;
 
 use super::*;
 
@@ -145,4 +146,26 @@ fn a_checkpoint_is_signed_verifiably() {
     let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, key.public_point());
     assert!(public.verify(b"checkpoint", &signature).is_ok());
     assert!(public.verify(b"checkpoinT", &signature).is_err());
+}
+
+#[test]
+fn a_key_is_shown_without_one_being_made() {
+    let (directory, path) = place();
+    let rng = SystemRandom::new();
+    assert!(SigningKey::<TaskTokens>::load(&path, &rng).unwrap().is_none());
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is made");
+    let made = load(&path).unwrap();
+    let found = SigningKey::<TaskTokens>::load(&path, &rng).unwrap().unwrap();
+    assert_eq!(found.public_jwk(), made.public_jwk());
+}
+
+#[test]
+fn the_public_half_in_pem_is_read_back_as_the_same_key() {
+    let key = SigningKey::<Checkpoints>::ephemeral(&SystemRandom::new()).unwrap();
+    let der = pem::decode("PUBLIC KEY", &key.public_pem()).unwrap();
+    assert_eq!(PublicJwk::from_spki(&der).as_ref(), Some(key.public_jwk()));
+    let (_, parsed) = x509_parser::x509::SubjectPublicKeyInfo::from_der(&der).unwrap();
+    assert_eq!(&*parsed.subject_public_key.data, key.public_point());
+    assert_eq!(PublicJwk::from_spki(der.get(1..).unwrap()), None);
+    assert_eq!(PublicJwk::from_spki(&[&der[..], &[0]].concat()), None);
 }

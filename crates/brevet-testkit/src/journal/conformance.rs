@@ -1,6 +1,6 @@
 //! What every journal must do, written once. Each check gets an empty journal, and panics if it finds a fault.
 
-#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a check that fails panics")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a check that fails panics")]
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,7 +15,9 @@ use brevet_journal::{AppendError, ChainHash, Cursor, Entry, Journal, Kind, Snaps
 /// Runs every check.
 pub fn run<J: Journal + 'static>(open: impl Fn() -> Arc<J>) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let on = |check: &dyn Fn(Arc<dyn Journal>) -> Pin<Box<dyn Future<Output = ()>>>| runtime.block_on(check(open()));
+    let on = |check: &dyn Fn(Arc<dyn Journal>) -> Pin<Box<dyn Future<Output = ()>>>| {
+        runtime.block_on(check(open()))
+    };
     on(&|journal| Box::pin(each_entry_is_folded_once_under_the_next_revision(journal)));
     on(&|journal| Box::pin(t6_nothing_decided_before_a_control_change_is_recorded_behind_it(journal)));
     on(&|journal| Box::pin(u2_many_callers_get_one_order_without_gaps(journal)));
@@ -86,7 +88,8 @@ async fn t6_nothing_decided_before_a_control_change_is_recorded_behind_it(journa
     assert_eq!(append(&*journal, note(b"conflicts with nothing")).await, after.next());
     assert_eq!(journal.head().control, after);
     append(&*journal, tree(after, b"after")).await;
-    let bodies: Vec<_> = journal.read(Revision::ZERO, 9).await.unwrap().iter().map(|r| r.body.clone()).collect();
+    let bodies: Vec<_> =
+        journal.read(Revision::ZERO, 9).await.unwrap().iter().map(|r| r.body.clone()).collect();
     assert_eq!(bodies, [&b"before"[..], b"control", b"conflicts with nothing", b"after"]);
 }
 
@@ -161,14 +164,19 @@ async fn w1_to_w5_a_tail_gives_every_record_once_in_order(journal: Arc<dyn Journ
 async fn a_foreign_or_future_cursor_is_refused(journal: Arc<dyn Journal>) {
     append(&*journal, note(b"x")).await;
     let incarnation = journal.head().incarnation;
-    let open = |incarnation, revision| Tail::open(Arc::clone(&journal), Cursor { incarnation, revision }).unwrap_err();
+    let open = |incarnation, revision| {
+        Tail::open(Arc::clone(&journal), Cursor { incarnation, revision }).unwrap_err()
+    };
     assert_eq!(open(Incarnation(incarnation.0 ^ 1), Revision(1)), TailError::Incarnation);
     assert_eq!(open(incarnation, Revision(2)), TailError::Future);
 }
 
 async fn only_durable_state_is_kept_as_a_snapshot(journal: Arc<dyn Journal>) {
     append(&*journal, note(b"x")).await;
-    assert!(matches!(journal.store_snapshot(Revision(2), b"state"), Err(SnapshotError::NotDurable(Revision(2)))));
+    assert!(matches!(
+        journal.store_snapshot(Revision(2), b"state"),
+        Err(SnapshotError::NotDurable(Revision(2)))
+    ));
     assert_eq!(journal.store_snapshot(Revision(1), b"state").unwrap(), StateDigest::of(&[b"state"]));
     assert_eq!(append(&*journal, note(b"y")).await, Revision(2));
 }

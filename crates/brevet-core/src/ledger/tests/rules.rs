@@ -32,7 +32,12 @@ fn l3_a_task_may_end_later_than_now_and_not_at_once() {
         let basis = system.basis(task.id);
         let tenant = TenantName::default();
         let permit = permit(Operation::CreateTask, task_facts(&task), task.scope.clone(), &tenant, basis);
-        Ledger::open(&permit, opening(&task), &system.control, Now { issue: at(issue), judge: at(judge), suspect: false })
+        Ledger::open(
+            &permit,
+            opening(&task),
+            &system.control,
+            Now { issue: at(issue), judge: at(judge), suspect: false },
+        )
     };
     assert!(open(99_999, 99_999).is_ok());
     assert_eq!(open(100_000, 100_000), Err(OpenRefusal::NoTime));

@@ -14,7 +14,9 @@ use crate::lock::{Lock, Selector};
 use crate::name::{ActionName, AudienceName, KeyId, PurposeCode, TaskType};
 use crate::proof::Evidence;
 use crate::registry::Enforcement;
-use crate::request::{CallerFacts, CredentialFacts, Obligations, PromptOrigin, Request, Resource, Sensitivity, Verification};
+use crate::request::{
+    CallerFacts, CredentialFacts, Obligations, PromptOrigin, Request, Resource, Sensitivity, Verification,
+};
 use crate::revision::{Basis, Incarnation};
 use crate::scope::{Permission, Scope};
 use crate::terms::TaskToken;

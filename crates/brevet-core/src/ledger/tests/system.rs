@@ -127,7 +127,8 @@ impl System {
         let id = terms.id.task;
         let task = self.tree(id).task(id).map_or_else(|| opened(id, None), |task| (**task.opened()).clone());
         let tenant = self.tree(id).tenant();
-        let permit = permit_for(&terms, Operation::IssueCredential, task_facts(&task), tenant, self.basis(id));
+        let permit =
+            permit_for(&terms, Operation::IssueCredential, task_facts(&task), tenant, self.basis(id));
         Plan::drawn(permit, terms)
     }
 

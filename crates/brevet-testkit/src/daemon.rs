@@ -1,0 +1,146 @@
+//! The built daemon as a process of its own, which a test may kill and start again on the same folder.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a daemon that fails fails its test"
+)]
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a daemon may take to start or to stop; a machine that is busy with other tests is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The file whose presence says that the daemon listens.
+const ENDPOINTS: &str = "endpoints.json";
+/// What the daemon logs.
+const LOG: &str = "daemon.log";
+
+/// A daemon that serves a folder made by `brevet dev`. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    binary: PathBuf,
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+impl Daemon {
+    /// Starts `binary` in a folder, which it fills unless it is filled already, and waits until it listens.
+    #[must_use]
+    pub fn start(binary: &Path, folder: &Path) -> Self {
+        let mut daemon = Self { binary: binary.to_owned(), folder: folder.to_owned(), child: None };
+        daemon.restart();
+        daemon
+    }
+
+    /// Starts the daemon again after it was killed or stopped, and waits until it listens.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "the daemon runs");
+        let endpoints = self.folder.join(ENDPOINTS);
+        match fs::remove_file(&endpoints) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
+        let log = File::options().create(true).append(true).open(self.folder.join(LOG)).unwrap();
+        let child = Command::new(&self.binary)
+            .args(["dev", "--dir"])
+            .arg(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let child = self.child.insert(child);
+        let late = Instant::now() + PATIENCE;
+        while !endpoints.exists() {
+            let ended = child.try_wait().unwrap();
+            let log = || fs::read_to_string(self.folder.join(LOG)).unwrap_or_default();
+            if let Some(status) = ended {
+                panic!("the daemon ended with {status}: {}", log());
+            }
+            assert!(Instant::now() < late, "the daemon does not listen: {}", log());
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Ends the process with SIGKILL, at once.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Tells the process to stop and waits until it has.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        let mut child = self.child.take().unwrap();
+        let late = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if Instant::now() >= late {
+                let _gone = (child.kill(), child.wait());
+                panic!("the daemon does not stop");
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// Tells the process to look at its files now.
+    pub fn hang_up(&self) {
+        self.signal(Signal::SIGHUP);
+    }
+
+    /// Whether the process runs.
+    #[must_use]
+    pub const fn runs(&self) -> bool {
+        self.child.is_some()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = self.child.as_ref().unwrap().id();
+        kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _gone = (child.kill(), child.wait());
+        }
+    }
+}
+
+/// Runs the daemon with a configuration that it must refuse, and gives what it said. A daemon that starts all the
+/// same is ended after a while.
+#[must_use]
+pub fn refused_start(binary: &Path, config: &Path) -> Output {
+    let mut child = Command::new(binary)
+        .arg("serve")
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let late = Instant::now() + PATIENCE;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() >= late {
+            let _gone = child.kill();
+        }
+        thread::sleep(PAUSE);
+    }
+    child.wait_with_output().unwrap()
+}

@@ -1,0 +1,206 @@
+//! Between the words of the command line and the messages of the wire.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::{fs, io};
+
+use brevet_api::v1;
+use brevet_core::name::{ActionName, AudienceName, InvalidName};
+use brevet_core::scope::{Constraint, InvalidScope, Permission, Scope, Value};
+use brevet_core::time::Timestamp;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde::Serialize;
+use thiserror::Error;
+
+use super::exit::{Failure, Usage};
+
+/// The words for the values of an enumeration of the wire.
+pub(super) struct Words<T: 'static>(&'static [(&'static str, T)]);
+
+pub(super) const SENSITIVITIES: Words<v1::Sensitivity> = Words(&[
+    ("low", v1::Sensitivity::Low),
+    ("moderate", v1::Sensitivity::Moderate),
+    ("high", v1::Sensitivity::High),
+    ("critical", v1::Sensitivity::Critical),
+]);
+
+pub(super) const PROMPT_ORIGINS: Words<v1::PromptOrigin> = Words(&[
+    ("system", v1::PromptOrigin::System),
+    ("user", v1::PromptOrigin::User),
+    ("retrieved", v1::PromptOrigin::Retrieved),
+    ("tool_output", v1::PromptOrigin::ToolOutput),
+    ("untrusted", v1::PromptOrigin::Untrusted),
+]);
+
+pub(super) const STATES: Words<v1::task::State> = Words(&[
+    ("active", v1::task::State::Active),
+    ("completed", v1::task::State::Completed),
+    ("failed", v1::task::State::Failed),
+    ("cancelled", v1::task::State::Cancelled),
+    ("revoked", v1::task::State::Revoked),
+    ("expired", v1::task::State::Expired),
+]);
+
+pub(super) const PROFILES: Words<v1::Profile> = Words(&[("task_token", v1::Profile::TaskToken)]);
+
+/// A word that names no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("not a known value")]
+struct UnknownWord;
+
+impl<T: Copy + Into<i32> + Send + Sync> Words<T> {
+    /// Takes one of the words from the command line.
+    pub(super) fn parser(self) -> impl TypedValueParser<Value = T> {
+        let words = self.0;
+        PossibleValuesParser::new(words.iter().map(|(word, _)| *word))
+            .try_map(move |text| words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or(UnknownWord))
+    }
+
+    /// The word for a value; none for what is unspecified, or newer than this program.
+    pub(super) fn word(&self, wire: i32) -> Option<&'static str> {
+        self.0.iter().find(|(_, value)| (*value).into() == wire).map(|(word, _)| *word)
+    }
+}
+
+/// RFC 3339 in UTC; empty if there is none.
+pub(super) fn time(wire: Option<&prost_types::Timestamp>) -> String {
+    wire.map(|wire| {
+        let millis = i64::from(wire.nanos) / 1_000_000 + wire.seconds.saturating_mul(1_000);
+        Timestamp::from_millis(u64::try_from(millis).unwrap_or(0)).to_string()
+    })
+    .unwrap_or_default()
+}
+
+/// So many whole seconds; what is more than the wire can say is the most it can.
+pub(super) fn seconds(seconds: u64) -> prost_types::Duration {
+    prost_types::Duration { seconds: i64::try_from(seconds).unwrap_or(i64::MAX), nanos: 0 }
+}
+
+/// A scope on the command line.
+#[derive(Debug, Args)]
+pub(super) struct ScopeOptions {
+    /// One permission; may be repeated.
+    #[arg(long, value_name = "AUDIENCE RESOURCE ACTION[,ACTION…]", value_parser = permission)]
+    permit: Vec<Permission>,
+    /// Permissions as a JSON array, or the file that holds it; needed for constraints on arguments.
+    #[arg(long, value_name = "FILE|JSON")]
+    scope: Option<String>,
+}
+
+impl ScopeOptions {
+    /// Everything that was said, as one scope.
+    pub(super) fn read(&self) -> Result<Scope, Failure> {
+        let mut permissions = self.permit.clone();
+        if let Some(text) = &self.scope {
+            permissions.extend(Vec::from(from_json(text)?));
+        }
+        Ok(Scope::new(permissions)?)
+    }
+}
+
+/// A scope that cannot be read.
+#[derive(Debug, Error)]
+enum ScopeError {
+    #[error("cannot read the scope {0}")]
+    Io(String, #[source] io::Error),
+    #[error("not a scope")]
+    Content(#[source] serde_json::Error),
+}
+
+fn from_json(text: &str) -> Result<Scope, ScopeError> {
+    let inline = text.trim_start().starts_with('[');
+    let json = if inline {
+        text.to_owned()
+    } else {
+        fs::read_to_string(Path::new(text)).map_err(|source| ScopeError::Io(text.to_owned(), source))?
+    };
+    serde_json::from_str(&json).map_err(ScopeError::Content)
+}
+
+/// Why a text is not a permission.
+#[derive(Debug, Error)]
+enum PermissionError {
+    #[error("expected an audience, a resource and actions, with a space between")]
+    Parts,
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    #[error(transparent)]
+    Scope(#[from] InvalidScope),
+}
+
+fn permission(text: &str) -> Result<Permission, PermissionError> {
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    let [audience, resource, actions] = parts[..] else { return Err(PermissionError::Parts) };
+    let actions = actions.split(',').map(ActionName::parse).collect::<Result<BTreeSet<_>, _>>()?;
+    Ok(Permission::new(AudienceName::parse(audience)?, resource.parse()?, actions, BTreeMap::new())?)
+}
+
+/// The one audience that a scope is for.
+pub(super) fn audience(scope: &Scope) -> Result<&AudienceName, Usage> {
+    let audiences: Vec<_> = scope.audiences().into_iter().collect();
+    match audiences[..] {
+        [audience] => Ok(audience),
+        _ => Err(Usage("a credential is for one audience: name it with --permit or --scope")),
+    }
+}
+
+/// A scope as the wire has it.
+pub(super) fn permissions(scope: &Scope) -> Vec<v1::Permission> {
+    let wire = |permission: &Permission| v1::Permission {
+        audience: permission.audience().to_string(),
+        resource: permission.resource().to_string(),
+        actions: permission.actions().iter().map(ToString::to_string).collect(),
+        constraints: permission
+            .constraints()
+            .iter()
+            .map(|(argument, wanted)| (argument.to_string(), v1::Constraint { kind: Some(constraint(wanted)) }))
+            .collect(),
+    };
+    scope.permissions().iter().map(wire).collect()
+}
+
+fn constraint(constraint: &Constraint) -> v1::constraint::Kind {
+    use v1::constraint::{Between, Kind, OneOf};
+    let value = |value: &Value| v1::Value {
+        kind: Some(match value {
+            Value::Text(text) => v1::value::Kind::Text(text.clone()),
+            Value::Integer(integer) => v1::value::Kind::Integer(*integer),
+        }),
+    };
+    match constraint {
+        Constraint::OneOf(set) => Kind::OneOf(OneOf { values: set.iter().map(value).collect() }),
+        Constraint::Between { min, max } => Kind::Between(Between { min: *min, max: *max }),
+        Constraint::Prefix(prefix) => Kind::Prefix(prefix.clone()),
+    }
+}
+
+/// A permission of the wire in the JSON form that `--scope` takes.
+#[derive(Serialize)]
+pub(super) struct PermissionJson {
+    audience: String,
+    resource: String,
+    actions: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    constraints: BTreeMap<String, ConstraintJson>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ConstraintJson {
+    OneOf(Vec<ValueJson>),
+    Between {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        min: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        max: Option<i64>,
+    },
+    Prefix(String),
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ValueJson {
+    Text(String),
+    Integer(i64),
+}

@@ -1,0 +1,166 @@
+//! What the processes of the demo tell each other: one JSON object a line, commands one way and answers the other.
+//! Nothing else passes between them but what `brevet dev` wrote and the calls that they make.
+
+use std::time::Duration;
+
+use brevet_core::request::{PromptOrigin, Sensitivity};
+use serde::{Deserialize, Serialize};
+
+/// What an agent or an orchestrator is told to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Command {
+    /// Calls the broker under its own identity.
+    Prove,
+    /// Calls the broker with a certificate that it made itself, for another's SPIFFE ID.
+    Impersonate(String),
+    /// Opens a task.
+    CreateTask(CreateTask),
+    /// Ends a task.
+    Complete {
+        /// Its resource name.
+        task: String,
+    },
+    /// Has a credential issued and keeps it.
+    Issue(Issue),
+    /// Lets a copy of a credential get out, as a log or a crash dump would.
+    Leak {
+        /// The lease that it was issued under.
+        lease: String,
+    },
+    /// Calls the resource server.
+    Call(Call),
+    /// Calls the resource server until that refuses.
+    CallUntilRefused(Call),
+}
+
+/// Opens a task of an agent, bound to that agent's key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct CreateTask {
+    pub(super) request_id: String,
+    pub(super) agent: String,
+    pub(super) holder_key_thumbprint: String,
+    pub(super) task_type: String,
+    pub(super) sensitivity_max: Sensitivity,
+    pub(super) scope: Vec<Permission>,
+}
+
+/// One permission without constraints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Permission {
+    pub(super) audience: String,
+    pub(super) resource: String,
+    pub(super) action: String,
+}
+
+/// Has a credential issued for one permission of a task.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Issue {
+    pub(super) request_id: String,
+    pub(super) task: String,
+    pub(super) permission: Permission,
+    pub(super) lifetime_seconds: Option<i64>,
+    pub(super) prompt_origin: Option<PromptOrigin>,
+}
+
+/// A call of the resource server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Call {
+    /// Where it listens.
+    pub(super) address: String,
+    /// What is presented.
+    pub(super) token: Token,
+    /// What is wanted.
+    pub(super) permission: Permission,
+}
+
+/// The token that is presented.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Token {
+    /// The one that the process itself was issued, by its lease.
+    Own(String),
+    /// A copy that got out.
+    Copy(String),
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    /// The broker answered.
+    Proven {
+        /// Who the process is.
+        spiffe_id: String,
+        /// Its key.
+        key_thumbprint: String,
+    },
+    /// A task was opened.
+    Opened {
+        /// Its resource name.
+        task: String,
+    },
+    /// A task has ended.
+    Ended {
+        /// The time since boot just before the call.
+        called_at_micros: u64,
+        /// How many leases ended with it.
+        leases_ended: u32,
+    },
+    /// A credential was issued.
+    Issued {
+        /// The resource name of its lease.
+        lease: String,
+        /// How long it lives.
+        lifetime_seconds: i64,
+    },
+    /// A credential got out.
+    Leaked {
+        /// The credential.
+        token: String,
+    },
+    /// The resource server answered.
+    Called {
+        /// The status of its last answer.
+        status: u16,
+        /// How many calls it answered with success.
+        accepted: u64,
+    },
+    /// The broker refused.
+    Refused {
+        /// The gRPC code.
+        code: String,
+        /// The broker's stable reason, where it gave one.
+        reason: Option<String>,
+    },
+    /// It could not be done at all.
+    Failed(String),
+}
+
+/// What the resource server says of itself and of each call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Notice {
+    /// It listens here.
+    Listening(String),
+    /// It has decided about a call.
+    Decided(Decided),
+}
+
+/// A decision of the resource server about one call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Decided {
+    /// The time since boot when it was decided.
+    pub(super) at_micros: u64,
+    /// How long that took, from the call's head being read.
+    pub(super) took_micros: u64,
+    /// Who called, once that was proven.
+    pub(super) caller: Option<String>,
+    /// Why it was refused; none if it was accepted.
+    pub(super) refused: Option<String>,
+}
+
+/// A duration in whole microseconds.
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

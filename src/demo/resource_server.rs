@@ -1,0 +1,263 @@
+//! The resource server: it serves whoever holds a live token that permits the call, and says on standard output when
+//! it decided what.
+//!
+//! What it knows it reads itself: its own SVID, the workloads' authorities, the broker's published keys. In doubt it
+//! refuses, so while the broker cannot be asked nothing is served that a revocation could have ended.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
+use brevet_api::v1::IntrospectCredentialRequest;
+use brevet_client::Broker;
+use brevet_client::endpoints::Endpoints;
+use brevet_core::name::{ActionName, AudienceName};
+use brevet_core::scope::ResourcePattern;
+use brevet_core::time::Timestamp;
+use brevet_identity::jwk_set::{JWK_SET_BYTES_MAX, JwkSet};
+use brevet_identity::tls;
+use brevet_identity::trust::CallerTrust;
+use brevet_verify::{Presenter, Refusal, Verifier};
+use http::{HeaderMap, StatusCode, Uri, header, request::Parts};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+
+use super::identity::{self, Svid};
+use super::message::{Decided, Notice, micros};
+use super::{FILES, LEDGER, METRICS, Problem, STATUS};
+use crate::clock::{Clock, since_boot};
+use crate::grpc::Peer;
+use crate::net::{Admitted, Counters, Endpoint, NetLimits, TlsPeer};
+
+/// The audiences that it serves, and how it learns that a lease has ended.
+const AUDIENCES: [(&str, Liveness); 4] = [
+    (FILES, Liveness::Asked),
+    (LEDGER, Liveness::Asked),
+    (STATUS, Liveness::SignatureAlone),
+    (METRICS, Liveness::SignatureAlone),
+];
+
+/// How a lease is known to live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Liveness {
+    /// The broker is asked at each call.
+    Asked,
+    /// Not at all: the token's short life has to do.
+    SignatureAlone,
+}
+
+/// Why a call is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// The caller is not known.
+    Stranger(&'static str),
+    /// The call names no audience of this server, no resource or no action.
+    Malformed,
+    /// There is no token.
+    NoToken,
+    /// The token is not acceptable from this caller.
+    Token(Refusal),
+    /// The token does not permit the call.
+    OutOfScope,
+    /// The lease has ended.
+    Inactive,
+    /// Whether the lease lives could not be learnt.
+    LivenessUnknown,
+}
+
+impl Refused {
+    /// A stable name for the log.
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::Stranger(reason) => reason,
+            Self::Malformed => "malformed_call",
+            Self::NoToken => "no_token",
+            Self::Token(refusal) => refusal.reason(),
+            Self::OutOfScope => "out_of_scope",
+            Self::Inactive => "inactive",
+            Self::LivenessUnknown => "liveness_unknown",
+        }
+    }
+
+    /// What the caller learns (RFC 6750 §3.1).
+    const fn answer(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Malformed => (StatusCode::BAD_REQUEST, r#"Bearer error="invalid_request""#),
+            Self::NoToken => (StatusCode::UNAUTHORIZED, "Bearer"),
+            Self::Stranger(_) | Self::Token(_) | Self::Inactive => {
+                (StatusCode::UNAUTHORIZED, r#"Bearer error="invalid_token""#)
+            }
+            Self::OutOfScope => (StatusCode::FORBIDDEN, r#"Bearer error="insufficient_scope""#),
+            Self::LivenessUnknown => (StatusCode::SERVICE_UNAVAILABLE, "Bearer"),
+        }
+    }
+}
+
+/// Serves until standard input ends.
+///
+/// # Errors
+/// If the identity or the broker's keys cannot be read, or the socket cannot be bound.
+pub fn run(dir: &Path) -> Result<(), Problem> {
+    let runtime = Runtime::new()?;
+    runtime.block_on(serve(dir))
+}
+
+async fn serve(dir: &Path) -> Result<(), Problem> {
+    let endpoints = Endpoints::read(dir)?;
+    let files = endpoints.identity("resource-server")?;
+    let (own, workloads) = (files.spiffe_id.trust_domain(), identity::workloads(dir)?);
+    let trust = CallerTrust::new(endpoints.trust_domain.clone(), [(own, workloads)])?;
+    let trust = Arc::new(ArcSwap::from_pointee(trust));
+    let clock = Clock::system(Timestamp::EPOCH, Duration::ZERO)?;
+    let server = Arc::new(Server {
+        verifiers: verifiers(&endpoints).await?,
+        broker: endpoints.connect("resource-server").await?,
+        clock: clock.clone(),
+    });
+
+    let Svid { chain, key } = Svid::load(files)?;
+    let callers = Arc::clone(&trust);
+    let source: tls::TrustSource<_> = Arc::new(move || callers.load_full());
+    let tls = Arc::new(tls::server_config(chain, key, source, clock.time_provider())?);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    notify(&Notice::Listening(listener.local_addr()?.to_string()))?;
+    let limits = NetLimits::default();
+    let admit = move |peer: TlsPeer| Admitted {
+        extension: Peer::new(peer.certificates, Arc::clone(&trust)),
+        age_max: limits.connection_age_max,
+    };
+    let endpoint = Endpoint {
+        routes: Router::new().fallback(answer).with_state(server),
+        limits,
+        counters: Arc::new(Counters::new("resource-server")),
+    };
+    endpoint.serve_tls(listener, Arc::new(ArcSwap::new(tls)), admit, input_ended()).await;
+    Ok(())
+}
+
+/// Completes when whoever started the process is gone.
+async fn input_ended() {
+    let mut ignored = [0; 64];
+    let mut input = tokio::io::stdin();
+    while let Ok(1..) = input.read(&mut ignored).await {}
+}
+
+async fn verifiers(endpoints: &Endpoints) -> Result<BTreeMap<AudienceName, (Verifier, Liveness)>, Problem> {
+    let keys = published_keys(&endpoints.http).await?;
+    AUDIENCES
+        .into_iter()
+        .map(|(name, liveness)| {
+            let audience = AudienceName::parse(name)?;
+            let verifier = Verifier::new(endpoints.http.clone(), audience.clone(), keys.clone());
+            Ok((audience, (verifier, liveness)))
+        })
+        .collect()
+}
+
+/// The keys that the broker publishes.
+async fn published_keys(issuer: &str) -> Result<JwkSet, Problem> {
+    let url: Uri = format!("{issuer}/oauth/jwks").parse()?;
+    let authority = url.authority().ok_or("the issuer has no address")?.as_str();
+    let stream = TcpStream::connect(authority).await?;
+    let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = http::Request::get(url.path()).header(header::HOST, authority).body(Body::empty())?;
+    let answer = requests.send_request(request).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(format!("the broker's keys: status {}", answer.status()).into());
+    }
+    let text = axum::body::to_bytes(Body::new(answer.into_body()), JWK_SET_BYTES_MAX).await?;
+    Ok(JwkSet::parse(&text)?)
+}
+
+struct Server {
+    verifiers: BTreeMap<AudienceName, (Verifier, Liveness)>,
+    broker: Broker,
+    clock: Clock,
+}
+
+impl Server {
+    async fn decide(&self, presenter: Presenter, call: &Parts, now: Timestamp) -> Result<(), Refused> {
+        // 1. What is wanted.
+        let (audience, resource, action) = wanted(&call.uri).ok_or(Refused::Malformed)?;
+        let (verifier, liveness) = self.verifiers.get(&audience).ok_or(Refused::Malformed)?;
+
+        // 2. The broker issued the token, for this audience, to whoever calls.
+        let token = bearer_token(&call.headers).ok_or(Refused::NoToken)?;
+        let verified = verifier.verify(token, &presenter, now).map_err(Refused::Token)?;
+
+        // 3. It permits the call.
+        if !verified.permits(&audience, &resource, &action, &BTreeMap::new()) {
+            return Err(Refused::OutOfScope);
+        }
+
+        // 4. Its lease lives, last of all, so that nothing can end between here and the answer but time.
+        if *liveness == Liveness::Asked && !self.is_active(token).await? {
+            return Err(Refused::Inactive);
+        }
+        Ok(())
+    }
+
+    async fn is_active(&self, token: &str) -> Result<bool, Refused> {
+        let request = IntrospectCredentialRequest { token: token.to_owned(), min_revision: None };
+        let answer = self.broker.revocations().introspect_credential(request).await;
+        answer.map(|answer| answer.into_inner().active).map_err(|_| Refused::LivenessUnknown)
+    }
+}
+
+async fn answer(State(server): State<Arc<Server>>, Extension(peer): Extension<Peer>, request: Request) -> Response {
+    let began = since_boot();
+    let (call, _no_body) = request.into_parts();
+    let now = server.clock.now().judge;
+    let caller = peer.caller(now);
+    let verdict = match &caller {
+        Ok(caller) => server.decide(Presenter::from(&**caller), &call, now).await,
+        Err(reason) => Err(Refused::Stranger(reason)),
+    };
+    let decided = since_boot();
+    let notice = Notice::Decided(Decided {
+        at_micros: micros(decided),
+        took_micros: micros(decided.saturating_sub(began)),
+        caller: caller.ok().map(|caller| caller.spiffe_id().to_string()),
+        refused: verdict.err().map(|refused| refused.reason().to_owned()),
+    });
+    // Whoever does not hear of a decision does not hear of this failure either.
+    let _unheard = notify(&notice);
+    match verdict {
+        Ok(()) => StatusCode::OK.into_response(),
+        Err(refused) => {
+            let (status, challenge) = refused.answer();
+            (status, [(header::WWW_AUTHENTICATE, challenge)]).into_response()
+        }
+    }
+}
+
+/// The audience, the resource and the action that `https://{audience}/{resource}?action={action}` names.
+fn wanted(url: &Uri) -> Option<(AudienceName, ResourcePattern, ActionName)> {
+    let audience = AudienceName::parse(&format!("https://{}", url.authority()?)).ok()?;
+    let resource = url.path().strip_prefix('/')?.parse().ok()?;
+    let action = ActionName::parse(url.query()?.strip_prefix("action=")?).ok()?;
+    Some((audience, resource, action))
+}
+
+/// The one token of a call (RFC 6750 §2.1).
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (only, None) = (values.next()?, values.next()) else { return None };
+    only.to_str().ok()?.strip_prefix("Bearer ")
+}
+
+fn notify(notice: &Notice) -> Result<(), Problem> {
+    let line = serde_json::to_string(notice)?;
+    Ok(writeln!(std::io::stdout(), "{line}")?)
+}
