@@ -16,6 +16,7 @@ use brevet_core::record::{self, InvalidRecord};
 use brevet_core::state::State;
 use brevet_core::time::Now;
 use brevet_identity::jwk_set::{InvalidJwkSet, JwkSet};
+use brevet_identity::tls::TrustSource;
 use brevet_identity::trust::CallerTrust;
 use brevet_journal::checkpoint::{CheckpointSigner, Signature, SigningFailed};
 use brevet_journal::sqlite::{OpenError, Options, Sqlite};
@@ -27,7 +28,6 @@ use brevet_mint::key_file::KeyError;
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::LocalSigner;
 use brevet_mint::state_key::StateKey;
-use brevet_policy::{LoadError, Policies};
 use ring::rand::SystemRandom;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
@@ -38,13 +38,13 @@ use tracing::{error, info, warn};
 use crate::broker::{Broker, Refusal};
 use crate::clock::{Clock, ClockError, ClockState};
 use crate::config::{Config, ConfigError};
+use crate::configuration::{Configuration, ConfigurationError};
 use crate::grpc::{self, Peer, ProofMemory};
 use crate::http::{HttpListener, ListenError, Metrics, PublicDocuments, Readiness, Site};
 use crate::net::{Admitted, Counters, Endpoint, TlsConfig, TlsPeer};
 use crate::reaper;
 use crate::reload::{self, Reloader};
 use crate::table::Table;
-use crate::trust::{self, TrustError};
 
 /// How long the broker's own authority lives.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
@@ -62,12 +62,9 @@ pub enum StartError {
     /// The configuration is refused.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The policies are refused.
-    #[error("the policies are refused: {0}")]
-    Policies(#[from] LoadError),
-    /// A bundle is refused.
+    /// The registry, a policy or a bundle is refused.
     #[error(transparent)]
-    Trust(#[from] TrustError),
+    Configuration(#[from] ConfigurationError),
     /// The state directory cannot be used.
     #[error("cannot use the state directory {path}")]
     StateDirectory {
@@ -133,7 +130,6 @@ pub struct App {
     broker: Arc<Broker>,
     journal: Arc<Sqlite>,
     authority: CaKey,
-    trust: Arc<ArcSwap<CallerTrust>>,
     reloader: Reloader,
     grpc: TcpListener,
     http: HttpListener,
@@ -158,8 +154,7 @@ pub enum StopError {
 /// [`StartError`] as a start would.
 pub fn check(path: &Path) -> Result<(), StartError> {
     let config = Config::load(path)?;
-    Policies::load(&config.policy_directory)?;
-    trust::load(&config)?;
+    Configuration::load(&config)?;
     Ok(())
 }
 
@@ -171,9 +166,7 @@ impl App {
     pub async fn build(path: &Path) -> Result<Self, StartError> {
         // 1. What was written by people is refused first.
         let config = Config::load(path)?;
-        let registry = Arc::new(config.registry().map_err(ConfigError::from)?);
-        let policies = Arc::new(Policies::load(&config.policy_directory)?);
-        let trust = Arc::new(ArcSwap::from_pointee(trust::load(&config)?));
+        let configuration = Configuration::load(&config)?;
 
         // 2. The journal is read, and the state is its fold.
         let directory = &config.state_directory;
@@ -246,12 +239,7 @@ impl App {
         let metrics = Arc::new(Metrics::new(vec![Arc::clone(&grpc_counters), Arc::clone(&http_counters)]));
         let planner =
             Planner::new(config.issuer.clone(), token_key.kid().clone(), config.limits.lease_lifetime_max());
-        let table = Table::restored(
-            state,
-            Arc::clone(&registry),
-            Arc::clone(&policies),
-            Arc::clone(&journal) as Arc<dyn Journal>,
-        );
+        let table = Table::restored(state, configuration.clone(), Arc::clone(&journal) as Arc<dyn Journal>);
         let broker = Arc::new(Broker {
             table,
             clock: clock.clone(),
@@ -264,7 +252,7 @@ impl App {
             limits: config.limits.clone(),
             rng,
         });
-        broker.configure(registry, policies).await.map_err(|_: Refusal| StartError::Configure)?;
+        broker.configure(configuration).await.map_err(|_: Refusal| StartError::Configure)?;
         let started = Fact::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             replayed,
@@ -304,14 +292,13 @@ impl App {
             limits: config.grpc.limits(),
             counters: grpc_counters,
         };
-        let tls = server_tls(&config, &authority, &trust, &broker.clock, &broker.rng)?;
+        let tls = server_tls(&config, &authority, &broker)?;
         let tls = Arc::new(ArcSwap::new(tls));
         Ok(Self {
             config,
             broker,
             journal,
             authority,
-            trust,
             reloader,
             grpc,
             http,
@@ -349,7 +336,6 @@ impl App {
             broker,
             journal,
             authority,
-            trust,
             reloader,
             grpc,
             http,
@@ -370,7 +356,7 @@ impl App {
 
         let admit = {
             let (trust, clock, age_max) =
-                (Arc::clone(&trust), broker.clock.clone(), config.grpc.limits().connection_age_max);
+                (trust_of(&broker), broker.clock.clone(), config.grpc.limits().connection_age_max);
             move |peer: TlsPeer| {
                 let extension = Peer::new(peer.certificates, Arc::clone(&trust));
                 let now = clock.now().judge;
@@ -381,15 +367,10 @@ impl App {
         let serving_grpc = tokio::spawn(endpoint.serve_tls(grpc, Arc::clone(&tls), admit, until_stopped()));
         let serving_http =
             tokio::spawn(http.serve(site.routes(), config.http.limits(), http_counters, until_stopped()));
-        let renewing = tokio::spawn(renew_server_certificate(
-            config.clone(),
-            authority,
-            Arc::clone(&trust),
-            Arc::clone(&broker),
-            tls,
-        ));
+        let renewing =
+            tokio::spawn(renew_server_certificate(config.clone(), authority, Arc::clone(&broker), tls));
         let reaping = tokio::spawn(reaper::run(Arc::clone(&broker)));
-        let reloading = tokio::spawn(reload::run(reloader, Arc::clone(&broker), trust));
+        let reloading = tokio::spawn(reload::run(reloader, Arc::clone(&broker)));
         info!("ready");
 
         let outcome = tokio::select! {
@@ -480,31 +461,37 @@ fn readiness(
 fn server_tls(
     config: &Config,
     authority: &CaKey,
-    trust: &Arc<ArcSwap<CallerTrust>>,
-    clock: &Clock,
-    rng: &SystemRandom,
+    broker: &Arc<Broker>,
 ) -> Result<Arc<rustls::ServerConfig>, StartError> {
     let names = ServerNames { dns: config.grpc.dns_names.clone(), ip: config.grpc.ip_addresses.clone() };
-    let identity =
-        authority.server_certificate(&names, clock.now().issue, SERVER_CERTIFICATE_LIFETIME, rng)?;
+    let identity = authority.server_certificate(
+        &names,
+        broker.clock.now().issue,
+        SERVER_CERTIFICATE_LIFETIME,
+        &broker.rng,
+    )?;
     let chain = identity.chain.into_iter().map(CertificateDer::from).collect();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.to_vec()));
-    let trust = Arc::clone(trust);
-    let source = Arc::new(move || trust.load_full());
-    Ok(Arc::new(brevet_identity::tls::server_config(chain, key, source, clock.time_provider())?))
+    let time = broker.clock.time_provider();
+    Ok(Arc::new(brevet_identity::tls::server_config(chain, key, trust_of(broker), time)?))
+}
+
+/// What callers are verified by, as it is in force at each look.
+fn trust_of(broker: &Arc<Broker>) -> TrustSource<CallerTrust> {
+    let broker = Arc::clone(broker);
+    Arc::new(move || Arc::clone(&broker.table.in_force().configuration.trust))
 }
 
 async fn renew_server_certificate(
     config: Config,
     authority: CaKey,
-    trust: Arc<ArcSwap<CallerTrust>>,
     broker: Arc<Broker>,
     tls: TlsConfig,
 ) -> Infallible {
     loop {
         let next = broker.clock.now().judge.after(SERVER_CERTIFICATE_LIFETIME / 2);
         broker.clock.sleep_until(next).await;
-        match server_tls(&config, &authority, &trust, &broker.clock, &broker.rng) {
+        match server_tls(&config, &authority, &broker) {
             Ok(renewed) => tls.store(renewed),
             Err(problem) => error!(%problem, "the server certificate could not be renewed"),
         }

@@ -9,6 +9,8 @@ pub mod broker;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
+pub mod configuration;
 pub mod dev;
 pub mod grpc;
 pub mod http;

@@ -9,15 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use brevet_identity::trust::CallerTrust;
-use brevet_policy::Policies;
 use ring::digest::{Context, SHA256};
 use tracing::{info, warn};
 
 use crate::broker::Broker;
 use crate::config::Config;
-use crate::trust;
+use crate::configuration::Configuration;
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -71,11 +68,7 @@ impl Reloader {
 }
 
 /// Looks at the files for as long as the daemon lives.
-pub async fn run(
-    mut reloader: Reloader,
-    broker: Arc<Broker>,
-    trust: Arc<ArcSwap<CallerTrust>>,
-) -> Infallible {
+pub async fn run(mut reloader: Reloader, broker: Arc<Broker>) -> Infallible {
     let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
     loop {
         match &mut hangup {
@@ -88,7 +81,7 @@ pub async fn run(
             None => tokio::time::sleep(INTERVAL).await,
         }
         if reloader.has_changed() {
-            match reload(&mut reloader, &broker, &trust).await {
+            match reload(&mut reloader, &broker).await {
                 Ok(()) => info!("configuration reloaded"),
                 Err(problem) => {
                     warn!(problem, "the changed configuration is refused; the old one stays in force")
@@ -99,17 +92,10 @@ pub async fn run(
 }
 
 /// Puts registry, policies and trust in force. Listeners and limits keep what they were started with.
-async fn reload(
-    reloader: &mut Reloader,
-    broker: &Broker,
-    trust: &ArcSwap<CallerTrust>,
-) -> Result<(), String> {
+async fn reload(reloader: &mut Reloader, broker: &Broker) -> Result<(), String> {
     let config = Config::load(&reloader.path).map_err(|problem| problem.to_string())?;
-    let registry = config.registry().map_err(|problem| problem.to_string())?;
-    let policies = Policies::load(&config.policy_directory).map_err(|problem| problem.to_string())?;
-    let bundles = trust::load(&config).map_err(|problem| problem.to_string())?;
-    broker.configure(Arc::new(registry), Arc::new(policies)).await.map_err(|refusal| refusal.text)?;
-    trust.store(Arc::new(bundles));
+    let configuration = Configuration::load(&config).map_err(|problem| problem.to_string())?;
+    broker.configure(configuration).await.map_err(|refusal| refusal.text)?;
     let seen = reloader.seen.take();
     *reloader = Reloader::new(&reloader.path.clone(), &config);
     // What changed while this was reading is seen the next time.

@@ -21,6 +21,7 @@ use brevet_policy::Policies;
 use dashmap::DashMap;
 use thiserror::Error;
 
+use crate::configuration::Configuration;
 use crate::reaper::Deadlines;
 
 /// Locks are spread over this many shards, so that two trees seldom share one.
@@ -31,10 +32,22 @@ const SHARDS: usize = 256;
 pub struct InForce {
     /// Locks and digests, as the journal has them.
     pub control: Control,
-    /// The registry with the digest that `control` names.
-    pub registry: Arc<Registry>,
-    /// The policies with the digest that `control` names.
-    pub policies: Arc<Policies>,
+    /// What the digests name.
+    pub configuration: Configuration,
+}
+
+impl InForce {
+    /// The registry.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.configuration.registry
+    }
+
+    /// The policies.
+    #[must_use]
+    pub fn policies(&self) -> &Policies {
+        &self.configuration.policies
+    }
 }
 
 /// Why nothing was committed.
@@ -96,14 +109,9 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table that replay of the journal yields, with the registry and policies to decide by.
+    /// The table that replay of the journal yields, with the configuration to decide by.
     #[must_use]
-    pub fn restored(
-        state: State,
-        registry: Arc<Registry>,
-        policies: Arc<Policies>,
-        journal: Arc<dyn Journal>,
-    ) -> Self {
+    pub fn restored(state: State, configuration: Configuration, journal: Arc<dyn Journal>) -> Self {
         let trees = DashMap::with_shard_amount(SHARDS);
         let deadlines = Deadlines::default();
         for (root, ledger) in state.trees {
@@ -112,7 +120,7 @@ impl Table {
             }
             trees.insert(root, ledger);
         }
-        let in_force = ArcSwap::from_pointee(InForce { control: state.control, registry, policies });
+        let in_force = ArcSwap::from_pointee(InForce { control: state.control, configuration });
         Self { trees, in_force, deadlines, journal }
     }
 
@@ -258,7 +266,7 @@ impl Table {
         &self,
         envelope: &Envelope,
         fact: &Fact,
-        configuration: Option<(Arc<Registry>, Arc<Policies>)>,
+        configuration: Option<Configuration>,
     ) -> Result<Undurable<()>, CommitError<std::convert::Infallible>> {
         let before = self.in_force.load_full();
         let entry = Entry {
@@ -269,10 +277,8 @@ impl Table {
         let ticket = self.journal.append(entry, &mut |revision| {
             let mut control = before.control.clone();
             control.apply(fact, revision, envelope.at.judge);
-            let (registry, policies) = configuration
-                .clone()
-                .unwrap_or_else(|| (Arc::clone(&before.registry), Arc::clone(&before.policies)));
-            self.in_force.store(Arc::new(InForce { control, registry, policies }));
+            let configuration = configuration.clone().unwrap_or_else(|| before.configuration.clone());
+            self.in_force.store(Arc::new(InForce { control, configuration }));
         })?;
         Ok(Undurable { value: (), revision: ticket.revision() })
     }

@@ -124,7 +124,7 @@ impl Broker {
         let now = self.minting_clock()?;
         let in_force = self.table.in_force();
         let control = &in_force.control;
-        let who = self.facts_of(caller, &in_force.registry, now)?;
+        let who = self.facts_of(caller, in_force.registry(), now)?;
 
         // 2. The task is the caller's, and bound to the key it proved.
         let body = body_of("IssueCredential", ask);
@@ -162,7 +162,7 @@ impl Broker {
 
         // 4. What is asked for lies within the task, and belongs to a registered audience.
         let scope = drawn.scope.narrow(ask.scope.clone())?;
-        let audience = in_force.registry.audience(&who.tenant, &ask.audience).ok_or_else(|| {
+        let audience = in_force.registry().audience(&who.tenant, &ask.audience).ok_or_else(|| {
             Refusal::new(Kind::Denied, "audience_unknown", "the audience is not registered")
         })?;
 
@@ -191,7 +191,7 @@ impl Broker {
             time: now.judge,
             basis: Basis { tree: drawn.version, control: control.revision() },
         };
-        let permit = match in_force.policies.decide(request) {
+        let permit = match in_force.policies().decide(request) {
             Decision::Permit(permit) => permit,
             Decision::Deny(denial) => return Err(denied(denial)),
         };

@@ -32,7 +32,7 @@ impl Broker {
     ) -> Result<Introspection, Refusal> {
         // 1. Who asks, and whether this broker knows at least what the caller knows.
         let now = self.clock.now();
-        let who = self.facts_of(caller, &self.table.in_force().registry, now)?;
+        let who = self.facts_of(caller, self.table.in_force().registry(), now)?;
         let head = self.table.journal().head();
         if min_revision.is_some_and(|wanted| wanted > head.newest) {
             return Err(Refusal::unavailable("revision_not_reached"));
@@ -50,7 +50,7 @@ impl Broker {
             let found = ledger.lease(lease)?;
             let Content::TaskToken(token) = &found.terms().content;
             let visible =
-                *ledger.tenant() == who.tenant && in_force.registry.enforces(&who.spiffe_id, &token.audience);
+                *ledger.tenant() == who.tenant && in_force.registry().enforces(&who.spiffe_id, &token.audience);
             let dead = ledger.lease_ending(lease, &in_force.control, now.judge).is_some();
             visible.then(|| (!dead).then(|| (Arc::clone(found.terms()), found.revision())))
         });

@@ -23,7 +23,6 @@ use brevet_identity::jwk_set::JwkSet;
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::Signer;
 use brevet_mint::state_key::StateKey;
-use brevet_policy::Policies;
 use ring::rand::SystemRandom;
 
 pub use self::credential::{CredentialAsk, Issued, Possession};
@@ -32,6 +31,7 @@ pub use self::refusal::{Kind, Refusal};
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
 use crate::clock::Clock;
 use crate::config::Limits;
+use crate::configuration::Configuration;
 use crate::http::{DecisionOutcome, Metrics};
 use crate::table::{Sealed, Table, Undurable};
 
@@ -60,25 +60,24 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Puts registry and policies in force, if they are not already.
+    /// Puts a configuration in force, if it is not already.
     ///
     /// # Errors
     /// [`Refusal`] if the journal could not take it.
-    pub async fn configure(&self, registry: Arc<Registry>, policies: Arc<Policies>) -> Result<bool, Refusal> {
+    pub async fn configure(&self, configuration: Configuration) -> Result<bool, Refusal> {
         let changed = self.decide(|| {
-            let control = &self.table.in_force().control;
-            if control.registry() == Some(registry.digest()) && control.policy() == Some(policies.digest()) {
+            if configuration.is_named_by(&self.table.in_force().control) {
                 return Ok(None);
             }
             let fact = Fact::ConfigurationLoaded {
-                policy: policies.digest(),
-                registry: registry.digest(),
+                policy: configuration.policies.digest(),
+                registry: configuration.registry.digest(),
+                trust: configuration.trust.digest(),
                 proposer: None,
                 confirmers: Vec::new(),
             };
             let envelope = self.envelope(self.clock.now(), None, None, None);
-            let configuration = Some((Arc::clone(&registry), Arc::clone(&policies)));
-            Ok(Some(self.table.control(&envelope, &fact, configuration)?))
+            Ok(Some(self.table.control(&envelope, &fact, Some(configuration.clone()))?))
         })?;
         let Some(changed) = changed else { return Ok(false) };
         self.table.durable(changed).await?;
@@ -156,7 +155,7 @@ impl Broker {
         request_id: Option<&RequestId>,
         refusal: &Refusal,
     ) {
-        let tenant = self.table.in_force().registry.tenant_of(caller.spiffe_id()).cloned();
+        let tenant = self.table.in_force().registry().tenant_of(caller.spiffe_id()).cloned();
         let envelope = Envelope {
             tree,
             tenant,

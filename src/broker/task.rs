@@ -118,7 +118,7 @@ impl Broker {
         // 1. Who asks, and under what.
         let now = self.minting_clock()?;
         let in_force = self.table.in_force();
-        let who = self.facts_of(caller, &in_force.registry, now)?;
+        let who = self.facts_of(caller, in_force.registry(), now)?;
 
         // 2. A retry finds its task by the id that the same request always gets.
         let root = self.state_key.root_task_id(&who.tenant, &who.spiffe_id, &ask.request_id);
@@ -130,7 +130,7 @@ impl Broker {
         }
 
         // 3. The registry knows the agent, and the caller may open such tasks for it.
-        registered(&in_force.registry, &who, ask)?;
+        registered(in_force.registry(), &who, ask)?;
 
         // 4. Policy decides.
         let lifetime = super::lifetime(
@@ -140,7 +140,7 @@ impl Broker {
         );
         let deadline = ledger::deadline(now.issue, Some(lifetime), lifetime, lifetime);
         let request = request_to_open(&in_force, who.clone(), ask, task, deadline, now);
-        let permit = match in_force.policies.decide(request) {
+        let permit = match in_force.policies().decide(request) {
             Decision::Permit(permit) => permit,
             Decision::Deny(denial) => return Err(super::credential::denied(denial)),
         };
@@ -175,7 +175,7 @@ impl Broker {
     /// [`Refusal`] if the caller is nobody or the journal is sealed.
     pub async fn list_tasks(&self, caller: &Caller, filter: TaskFilter) -> Result<Vec<TaskView>, Refusal> {
         let now = self.clock.now();
-        let who = self.facts_of(caller, &self.table.in_force().registry, now)?;
+        let who = self.facts_of(caller, self.table.in_force().registry(), now)?;
         let found = self.table.read_all(|ledger, in_force| {
             let views: Vec<TaskView> = ledger
                 .tasks()
@@ -252,7 +252,7 @@ impl Broker {
 
     /// The caller, if it may see the task.
     fn seen(&self, caller: &Caller, task: TaskId) -> Result<CallerFacts, Refusal> {
-        let who = self.facts_of(caller, &self.table.in_force().registry, self.clock.now())?;
+        let who = self.facts_of(caller, self.table.in_force().registry(), self.clock.now())?;
         match self.table.view(task.root(), |ledger| may_see(ledger, task, &who)) {
             Some(true) => Ok(who),
             Some(false) | None => Err(Refusal::not_found()),

@@ -1,40 +1,29 @@
 //! The command line. Each command parses, does one thing and answers with an exit code that says what came of it.
 
+mod audit;
+mod connection;
+mod credential;
+mod demo;
 mod dev;
+mod exit;
+mod key;
+mod output;
+mod secret;
 mod serve;
+mod task;
+mod wire;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use brevet_core::name::{InvalidName, RequestId};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use ring::rand::{SecureRandom, SystemRandom};
+use thiserror::Error;
 
-/// The exit codes, the same for every command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Exit {
-    /// It was done.
-    Ok = 0,
-    /// It failed.
-    Error = 1,
-    /// The command line was wrong.
-    Usage = 2,
-    /// Policy or registration said no.
-    Denied = 3,
-    /// The caller is not known.
-    Unauthenticated = 4,
-    /// There is no such object.
-    NotFound = 7,
-    /// The broker cannot do it now.
-    Unavailable = 8,
-    /// A lock forbids it.
-    Locked = 9,
-}
-
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
-    }
-}
+pub use exit::Exit;
+use exit::complain;
 
 /// A just-in-time credential broker for AI agents.
 #[derive(Debug, Parser)]
@@ -57,6 +46,27 @@ enum Command {
     },
     /// Make a throw-away trust domain in a folder and run the daemon in it.
     Dev(dev::Arguments),
+    /// Show the broker's main job: a daemon, agents and a resource server as processes of their own.
+    Demo(demo::Arguments),
+    /// A process of the demo: an agent or an orchestrator.
+    #[command(hide = true)]
+    DemoActor(demo::ActorArguments),
+    /// A process of the demo: the resource server.
+    #[command(hide = true)]
+    DemoResourceServer(demo::ResourceServerArguments),
+    /// Open tasks, read them and end them.
+    Task(task::Arguments),
+    /// Issue credentials and ask whether they live.
+    Credential(credential::Arguments),
+    /// Show the public halves of the broker's signing keys.
+    Key(key::Arguments),
+    /// Verify the audit log.
+    Audit(audit::Arguments),
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 /// Runs the command line.
@@ -73,22 +83,36 @@ pub fn main() -> ExitCode {
     let exit = match arguments.command {
         Command::Serve { config, check } => serve::run(&config, check),
         Command::Dev(arguments) => dev::run(arguments),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::DemoActor(arguments) => demo::actor(&arguments),
+        Command::DemoResourceServer(arguments) => demo::resource_server(&arguments),
+        Command::Task(arguments) => task::run(arguments),
+        Command::Credential(arguments) => credential::run(arguments),
+        Command::Key(arguments) => key::run(arguments),
+        Command::Audit(arguments) => audit::run(arguments),
+        Command::Completions { shell } => completions(shell),
     };
     exit.into()
 }
 
-/// Tells the person at the terminal why a command failed, with every cause.
-fn complain(problem: &dyn std::error::Error) {
-    eprintln!("brevet: {}", causes(problem));
+fn completions(shell: Shell) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "brevet", &mut script);
+    output::text(&String::from_utf8_lossy(&script)).map_or_else(|failure| failure.report(), |()| Exit::Ok)
 }
 
-fn causes(problem: &dyn std::error::Error) -> String {
-    let mut text = problem.to_string();
-    let mut cause = problem.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
+/// A request without a name cannot be repeated, so it is not made.
+#[derive(Debug, Error)]
+enum NoRequestId {
+    #[error("no randomness from the system")]
+    Randomness,
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+}
+
+/// A name for a request, or for a proof, that no other one has.
+fn request_id() -> Result<RequestId, NoRequestId> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| NoRequestId::Randomness)?;
+    Ok(RequestId::parse(&format!("{:032x}", u128::from_be_bytes(bytes)))?)
 }

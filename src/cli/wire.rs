@@ -5,12 +5,11 @@ use std::path::Path;
 use std::{fs, io};
 
 use brevet_api::v1;
-use brevet_core::name::{ActionName, AudienceName, InvalidName};
+use brevet_core::name::{ActionName, ArgumentName, AudienceName, InvalidName};
 use brevet_core::scope::{Constraint, InvalidScope, Permission, Scope, Value};
 use brevet_core::time::Timestamp;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use serde::Serialize;
 use thiserror::Error;
 
 use super::exit::{Failure, Usage};
@@ -175,32 +174,79 @@ fn constraint(constraint: &Constraint) -> v1::constraint::Kind {
     }
 }
 
-/// A permission of the wire in the JSON form that `--scope` takes.
-#[derive(Serialize)]
-pub(super) struct PermissionJson {
-    audience: String,
-    resource: String,
-    actions: Vec<String>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    constraints: BTreeMap<String, ConstraintJson>,
+/// An answer that does not fit its shape: it says more than this program knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the broker's answer is not understood")]
+pub(super) struct NotUnderstood;
+
+/// The scope that an answer names. What is not known in it is an error: left out, it would look wider than it is.
+pub(super) fn scope(wire: Vec<v1::Permission>) -> Result<Scope, NotUnderstood> {
+    let permissions = wire.into_iter().map(|wire| understood(wire).ok_or(NotUnderstood));
+    Scope::new(permissions.collect::<Result<Vec<_>, _>>()?).map_err(|_| NotUnderstood)
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum ConstraintJson {
-    OneOf(Vec<ValueJson>),
-    Between {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        min: Option<i64>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        max: Option<i64>,
-    },
-    Prefix(String),
+fn understood(wire: v1::Permission) -> Option<Permission> {
+    let actions = wire.actions.iter().map(|action| ActionName::parse(action).ok()).collect::<Option<_>>()?;
+    let constraints = wire
+        .constraints
+        .into_iter()
+        .map(|(argument, wire)| Some((ArgumentName::parse(&argument).ok()?, understood_constraint(wire)?)))
+        .collect::<Option<_>>()?;
+    Permission::new(AudienceName::parse(&wire.audience).ok()?, wire.resource.parse().ok()?, actions, constraints).ok()
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ValueJson {
-    Text(String),
-    Integer(i64),
+fn understood_constraint(wire: v1::Constraint) -> Option<Constraint> {
+    use v1::constraint::Kind;
+    let value = |wire: v1::Value| match wire.kind? {
+        v1::value::Kind::Text(text) => Some(Value::Text(text)),
+        v1::value::Kind::Integer(integer) => Some(Value::Integer(integer)),
+    };
+    Some(match wire.kind? {
+        Kind::OneOf(set) => Constraint::OneOf(set.values.into_iter().map(value).collect::<Option<_>>()?),
+        Kind::Between(range) => Constraint::Between { min: range.min, max: range.max },
+        Kind::Prefix(prefix) => Constraint::Prefix(prefix),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_permission_is_three_words() {
+        let read = permission("https://files.example reports/** read,write").unwrap();
+        let json = r#"[{"audience":"https://files.example","resource":"reports/**","actions":["read","write"]}]"#;
+        assert_eq!(from_json(json).unwrap().permissions(), [read]);
+        for bad in ["", "a b", "a b c d", "A b c", "a b/../c d", "a b c,", "a b **"] {
+            assert!(permission(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_scope_comes_back_from_the_wire_as_it_went() {
+        let json = r#"[{"audience":"a","resource":"b/**","actions":["c"],"constraints":
+            {"x":{"one_of":["t",3]},"y":{"between":{"min":1}},"z":{"prefix":"p"}}}]"#;
+        let sent = from_json(json).unwrap();
+        assert_eq!(scope(permissions(&sent)), Ok(sent.clone()));
+        let mut newer = permissions(&sent);
+        newer[0].constraints.get_mut("y").unwrap().kind = None;
+        assert_eq!(scope(newer), Err(NotUnderstood));
+    }
+
+    #[test]
+    fn every_value_of_the_wire_but_the_unspecified_has_a_word() {
+        for state in 1..8 {
+            assert_eq!(STATES.word(state).is_some(), v1::task::State::try_from(state).is_ok());
+        }
+        assert!((1..5).all(|value| SENSITIVITIES.word(value).is_some()));
+        assert!((1..6).all(|value| PROMPT_ORIGINS.word(value).is_some()));
+        assert_eq!((SENSITIVITIES.word(0), STATES.word(0)), (None, None));
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let wire = prost_types::Timestamp { seconds: 1_700_000_000, nanos: 5_000_000 };
+        assert_eq!(time(Some(&wire)), "2023-11-14T22:13:20.005Z");
+        assert_eq!(time(None), "");
+    }
 }

@@ -5,7 +5,7 @@
 //! refuses, so while the broker cannot be asked nothing is served that a revocation could have ended.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,6 @@ use brevet_verify::{Presenter, Refusal, Verifier};
 use http::{HeaderMap, StatusCode, Uri, header, request::Parts};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
@@ -117,7 +116,8 @@ async fn serve(dir: &Path) -> Result<(), Problem> {
     let files = endpoints.identity("resource-server")?;
     let (own, workloads) = (files.spiffe_id.trust_domain(), identity::workloads(dir)?);
     let trust = CallerTrust::new(endpoints.trust_domain.clone(), [(own, workloads)])?;
-    let trust = Arc::new(ArcSwap::from_pointee(trust));
+    let trust = Arc::new(trust);
+    let callers: tls::TrustSource<_> = Arc::new(move || Arc::clone(&trust));
     let clock = Clock::system(Timestamp::EPOCH, Duration::ZERO)?;
     let server = Arc::new(Server {
         verifiers: verifiers(&endpoints).await?,
@@ -126,14 +126,12 @@ async fn serve(dir: &Path) -> Result<(), Problem> {
     });
 
     let Svid { chain, key } = Svid::load(files)?;
-    let callers = Arc::clone(&trust);
-    let source: tls::TrustSource<_> = Arc::new(move || callers.load_full());
-    let tls = Arc::new(tls::server_config(chain, key, source, clock.time_provider())?);
+    let tls = Arc::new(tls::server_config(chain, key, Arc::clone(&callers), clock.time_provider())?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     notify(&Notice::Listening(listener.local_addr()?.to_string()))?;
     let limits = NetLimits::default();
     let admit = move |peer: TlsPeer| Admitted {
-        extension: Peer::new(peer.certificates, Arc::clone(&trust)),
+        extension: Peer::new(peer.certificates, Arc::clone(&callers)),
         age_max: limits.connection_age_max,
     };
     let endpoint = Endpoint {
@@ -147,9 +145,9 @@ async fn serve(dir: &Path) -> Result<(), Problem> {
 
 /// Completes when whoever started the process is gone.
 async fn input_ended() {
-    let mut ignored = [0; 64];
-    let mut input = tokio::io::stdin();
-    while let Ok(1..) = input.read(&mut ignored).await {}
+    let ended = tokio::task::spawn_blocking(|| io::copy(&mut io::stdin(), &mut io::sink()));
+    // An input that cannot be read has ended as well.
+    let _read = ended.await;
 }
 
 async fn verifiers(endpoints: &Endpoints) -> Result<BTreeMap<AudienceName, (Verifier, Liveness)>, Problem> {
@@ -245,7 +243,8 @@ async fn answer(State(server): State<Arc<Server>>, Extension(peer): Extension<Pe
 /// The audience, the resource and the action that `https://{audience}/{resource}?action={action}` names.
 fn wanted(url: &Uri) -> Option<(AudienceName, ResourcePattern, ActionName)> {
     let audience = AudienceName::parse(&format!("https://{}", url.authority()?)).ok()?;
-    let resource = url.path().strip_prefix('/')?.parse().ok()?;
+    // A call is about one resource, never about all below one.
+    let resource = url.path().strip_prefix('/').filter(|path| !path.contains('*'))?.parse().ok()?;
     let action = ActionName::parse(url.query()?.strip_prefix("action=")?).ok()?;
     Some((audience, resource, action))
 }
@@ -259,5 +258,5 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
 
 fn notify(notice: &Notice) -> Result<(), Problem> {
     let line = serde_json::to_string(notice)?;
-    Ok(writeln!(std::io::stdout(), "{line}")?)
+    Ok(writeln!(io::stdout(), "{line}")?)
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use brevet_core::digest::Thumbprint;
 use brevet_core::proof::Caller;
 use brevet_core::time::Timestamp;
+use brevet_identity::tls::TrustSource;
 use brevet_identity::trust::CallerTrust;
 use brevet_identity::x509_svid::{self, X509SvidError};
 use rustls::pki_types::CertificateDer;
@@ -21,7 +22,7 @@ pub struct Peer(Arc<Inner>);
 
 struct Inner {
     certificates: Arc<[CertificateDer<'static>]>,
-    trust: Arc<ArcSwap<CallerTrust>>,
+    trust: TrustSource<CallerTrust>,
     verified: ArcSwapOption<Verified>,
     proven: Mutex<BTreeSet<Thumbprint>>,
 }
@@ -40,7 +41,7 @@ impl fmt::Debug for Peer {
 impl Peer {
     /// A connection whose handshake proved the key of the first certificate.
     #[must_use]
-    pub fn new(certificates: Arc<[CertificateDer<'static>]>, trust: Arc<ArcSwap<CallerTrust>>) -> Self {
+    pub fn new(certificates: Arc<[CertificateDer<'static>]>, trust: TrustSource<CallerTrust>) -> Self {
         Self(Arc::new(Inner {
             certificates,
             trust,
@@ -54,7 +55,7 @@ impl Peer {
     /// # Errors
     /// The stable reason why it is none, for the audit alone.
     pub fn caller(&self, now: Timestamp) -> Result<Arc<Caller>, &'static str> {
-        let trust = self.0.trust.load_full();
+        let trust = (self.0.trust)();
         let known = self.0.verified.load();
         let caller = match known.as_deref() {
             Some(known) if Arc::ptr_eq(&known.trust, &trust) => known.caller.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{PolicyDigest, RegistryDigest};
+use crate::digest::{PolicyDigest, RegistryDigest, TrustDigest};
 use crate::fact::Fact;
 use crate::id::{LockId, TaskId};
 use crate::lock::{Hop, LockRecord};
@@ -20,6 +20,7 @@ pub struct Control {
     revision: Revision,
     policy: Option<PolicyDigest>,
     registry: Option<RegistryDigest>,
+    trust: Option<TrustDigest>,
     locks: BTreeMap<LockId, LockRecord>,
 }
 
@@ -42,6 +43,12 @@ impl Control {
         self.registry
     }
 
+    /// The bundles in force.
+    #[must_use]
+    pub const fn trust(&self) -> Option<TrustDigest> {
+        self.trust
+    }
+
     /// Every lock whose record is kept, lifted ones too until their sweep is durable.
     #[must_use]
     pub const fn locks(&self) -> &BTreeMap<LockId, LockRecord> {
@@ -51,9 +58,10 @@ impl Control {
     /// Folds one fact. Facts of a task tree change nothing here.
     pub fn apply(&mut self, fact: &Fact, revision: Revision, judge: Timestamp) {
         match fact {
-            Fact::ConfigurationLoaded { policy, registry, .. } => {
+            Fact::ConfigurationLoaded { policy, registry, trust, .. } => {
                 self.policy = Some(*policy);
                 self.registry = Some(*registry);
+                self.trust = Some(*trust);
             }
             Fact::LockCreated(lock) => {
                 let record =

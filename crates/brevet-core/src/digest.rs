@@ -91,6 +91,10 @@ digest!(
     RegistryDigest
 );
 digest!(
+    /// The bundles that callers are verified by, as loaded.
+    TrustDigest
+);
+digest!(
     /// A request's body, by which a retry is told from another request with the same id.
     RequestDigest
 );

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{
-    ClaimDigest, HopDigest, PolicyDigest, RegistryDigest, RequestDigest, StateDigest, Thumbprint,
+    ClaimDigest, HopDigest, PolicyDigest, RegistryDigest, RequestDigest, StateDigest, Thumbprint, TrustDigest,
 };
 use crate::id::{Id, LeaseKey, LockId, RootTaskId, TaskId};
 use crate::lock::Lock;
@@ -72,12 +72,14 @@ pub enum Fact {
         /// Why, as a short code.
         reason: ReasonCode,
     },
-    /// Policies and registry were put in force.
+    /// Policies, registry and trust were put in force.
     ConfigurationLoaded {
         /// The policies.
         policy: PolicyDigest,
         /// The registry.
         registry: RegistryDigest,
+        /// The bundles that callers are verified by.
+        trust: TrustDigest,
         /// Who proposed the change, where a person did.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         proposer: Option<PersonName>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use brevet_core::digest::TrustDigest;
 use brevet_core::spiffe_id::TrustDomain;
 use brevet_core::time::Timestamp;
 use rustls::pki_types::pem::PemObject;
@@ -229,6 +230,17 @@ impl CallerTrust {
     #[must_use]
     pub const fn own(&self) -> &TrustDomain {
         &self.own
+    }
+
+    /// The digest of the whole.
+    #[must_use]
+    pub fn digest(&self) -> TrustDigest {
+        let bundles = self.bundles().flat_map(|(trust_domain, bundle)| {
+            // The empty part ends a bundle: no certificate is empty.
+            [trust_domain.as_str().as_bytes()].into_iter().chain(bundle.authorities()).chain([&[] as &[u8]])
+        });
+        let parts: Vec<&[u8]> = [self.own.as_str().as_bytes()].into_iter().chain(bundles).collect();
+        TrustDigest::of(&parts)
     }
 
     /// The trust domains and their bundles.

@@ -39,8 +39,13 @@ fn what_was_loaded_last_is_in_force() {
     assert_eq!((control.policy(), control.registry()), (None, None));
     control.apply(&configuration(), Revision(1), at(0));
     let registry = RegistryDigest::of(&[b"another"]);
-    let fact =
-        Fact::ConfigurationLoaded { policy: policy(2), registry, proposer: None, confirmers: Vec::new() };
+    let fact = Fact::ConfigurationLoaded {
+        policy: policy(2),
+        registry,
+        trust: TrustDigest::of(&[]),
+        proposer: None,
+        confirmers: Vec::new(),
+    };
     control.apply(&fact, Revision(2), at(0));
     assert_eq!((control.policy(), control.registry()), (Some(policy(2)), Some(registry)));
 }

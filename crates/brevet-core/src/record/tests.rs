@@ -66,6 +66,7 @@ fn every_fact(text: &str) -> Vec<Fact> {
         Fact::ConfigurationLoaded {
             policy: policy(1),
             registry: crate::digest::RegistryDigest::of(&[]),
+            trust: crate::digest::TrustDigest::of(&[]),
             proposer: Some(person("ann")),
             confirmers: vec![person("bob")],
         },

@@ -191,6 +191,7 @@ pub(crate) fn configuration() -> Fact {
     Fact::ConfigurationLoaded {
         policy: policy(1),
         registry: crate::digest::RegistryDigest::of(&[]),
+        trust: crate::digest::TrustDigest::of(&[]),
         proposer: None,
         confirmers: Vec::new(),
     }

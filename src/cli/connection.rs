@@ -1,0 +1,111 @@
+//! Whom a client command talks to, and as whom.
+
+use std::path::{Path, PathBuf};
+
+use brevet_client::{Broker, Endpoints, Identity, ServerTrust, Settings, connect};
+use brevet_core::spiffe_id::SpiffeId;
+use clap::Args;
+use tokio::runtime;
+
+use super::Exit;
+use super::exit::{Failure, Usage};
+use super::output::Format;
+
+/// What every client command takes.
+#[derive(Debug, Args)]
+pub(super) struct Client {
+    #[command(flatten)]
+    connection: Connection,
+    /// The form of the answer.
+    #[arg(short = 'o', long = "output", global = true, value_enum, value_name = "FORM", default_value = "table")]
+    output: Format,
+}
+
+/// The options of a connection: a folder of `brevet dev` and a name in it, or everything one by one.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+struct Connection {
+    /// The folder that `brevet dev` wrote.
+    #[arg(long, global = true, value_name = "DIR", env = "BREVET_DIR")]
+    dir: Option<PathBuf>,
+    /// The name of the identity in that folder.
+    #[arg(id = "as", long = "as", global = true, value_name = "NAME", env = "BREVET_AS")]
+    identity: Option<String>,
+    /// The broker's gRPC listener, https://{host}:{port}.
+    #[arg(long, global = true, value_name = "URL", env = "BREVET_ENDPOINT")]
+    endpoint: Option<String>,
+    /// The caller's X.509-SVID, PEM, leaf first.
+    #[arg(long, global = true, value_name = "FILE", env = "BREVET_CERT")]
+    cert: Option<PathBuf>,
+    /// The private key of the X.509-SVID, PEM.
+    #[arg(long, global = true, value_name = "FILE", env = "BREVET_KEY")]
+    key: Option<PathBuf>,
+    /// The certificate authorities of the broker's trust domain, PEM.
+    #[arg(long, global = true, value_name = "FILE", env = "BREVET_BUNDLE")]
+    bundle: Option<PathBuf>,
+    /// The broker's SPIFFE ID.
+    #[arg(long, global = true, value_name = "SPIFFEID", env = "BREVET_SERVER_ID")]
+    server_id: Option<SpiffeId>,
+}
+
+/// A connection, and where it leads.
+pub(super) struct Session {
+    /// The broker.
+    pub(super) broker: Broker,
+    /// Its URL, without a slash at its end.
+    pub(super) endpoint: String,
+    /// The form of the answer.
+    pub(super) output: Format,
+}
+
+impl Client {
+    /// Connects and does one thing.
+    pub(super) fn run(&self, command: impl AsyncFnOnce(Session) -> Result<(), Failure>) -> Exit {
+        let outcome = runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from);
+        let outcome = outcome.and_then(|runtime| {
+            runtime.block_on(async {
+                let (broker, endpoint) = self.connection.connect().await?;
+                command(Session { broker, endpoint, output: self.output }).await
+            })
+        });
+        outcome.map_or_else(|failure| failure.report(), |()| Exit::Ok)
+    }
+}
+
+/// The options, once they fit together.
+#[derive(Debug, PartialEq, Eq)]
+enum Target<'a> {
+    Folder(&'a Path, &'a str),
+    Each { endpoint: &'a str, cert: &'a Path, key: &'a Path, bundle: &'a Path, server: &'a SpiffeId },
+}
+
+impl Connection {
+    fn target(&self) -> Result<Target<'_>, Usage> {
+        let Self { dir, identity, endpoint, cert, key, bundle, server_id } = self;
+        match (dir, identity, endpoint, cert, key, bundle, server_id) {
+            (Some(dir), Some(identity), None, None, None, None, None) => Ok(Target::Folder(dir, identity)),
+            (None, None, Some(endpoint), Some(cert), Some(key), Some(bundle), Some(server)) => {
+                Ok(Target::Each { endpoint, cert, key, bundle, server })
+            }
+            _ => Err(Usage(
+                "a connection needs --dir and --as, or --endpoint, --cert, --key, --bundle and --server-id, each also \
+                 as BREVET_DIR, BREVET_AS and so on, and not both",
+            )),
+        }
+    }
+
+    async fn connect(&self) -> Result<(Broker, String), Failure> {
+        let (broker, endpoint) = match self.target()? {
+            Target::Folder(dir, identity) => {
+                let endpoints = Endpoints::read(dir)?;
+                (endpoints.connect(identity).await?, endpoints.grpc)
+            }
+            Target::Each { endpoint, cert, key, bundle, server } => {
+                let identity = Identity::load(cert, key)?;
+                let trust = ServerTrust::load(bundle, server.clone())?;
+                (connect(endpoint, &identity, &trust, &Settings::default()).await?, endpoint.to_owned())
+            }
+        };
+        Ok((broker, endpoint.trim_end_matches('/').to_owned()))
+    }
+}

@@ -1,0 +1,59 @@
+//! What people configure and the journal names by digest, read as a whole or not at all.
+
+use std::sync::Arc;
+
+use brevet_core::control::Control;
+use brevet_core::registry::{InvalidRegistry, Registry};
+use brevet_identity::trust::CallerTrust;
+use brevet_policy::{LoadError, Policies};
+use thiserror::Error;
+
+use crate::config::Config;
+use crate::trust::{self, TrustError};
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+pub enum ConfigurationError {
+    /// The registry tables do not fit each other.
+    #[error("the registry is not consistent: {0}")]
+    Registry(#[from] InvalidRegistry),
+    /// The policies are refused.
+    #[error("the policies are refused: {0}")]
+    Policies(#[from] LoadError),
+    /// A bundle is refused.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// Who exists, what is permitted, and whose word is taken.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// Who exists, and what each may be.
+    pub registry: Arc<Registry>,
+    /// What is permitted.
+    pub policies: Arc<Policies>,
+    /// What callers are verified by.
+    pub trust: Arc<CallerTrust>,
+}
+
+impl Configuration {
+    /// Reads everything that a configuration file names.
+    ///
+    /// # Errors
+    /// [`ConfigurationError`] for the first thing that is refused.
+    pub fn load(config: &Config) -> Result<Self, ConfigurationError> {
+        Ok(Self {
+            registry: Arc::new(config.registry()?),
+            policies: Arc::new(Policies::load(&config.policy_directory)?),
+            trust: Arc::new(trust::load(config)?),
+        })
+    }
+
+    /// Whether the journal names just this.
+    #[must_use]
+    pub fn is_named_by(&self, control: &Control) -> bool {
+        control.registry() == Some(self.registry.digest())
+            && control.policy() == Some(self.policies.digest())
+            && control.trust() == Some(self.trust.digest())
+    }
+}
