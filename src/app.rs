@@ -32,6 +32,7 @@ use ring::rand::SystemRandom;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -46,6 +47,12 @@ use crate::reaper;
 use crate::reload::{self, Reloader};
 use crate::table::Table;
 
+/// The key of the journal's checkpoints, in the state directory.
+pub const CHECKPOINT_KEY_FILE: &str = "checkpoint.key";
+/// The key of task tokens, in the state directory.
+pub const TASK_TOKEN_KEY_FILE: &str = "task-token.key";
+/// The key of root task ids and claims, in the state directory.
+const STATE_KEY_FILE: &str = "state.key";
 /// How long the broker's own authority lives.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How long the broker's own certificate lives; it is renewed after half of that.
@@ -131,6 +138,7 @@ pub struct App {
     journal: Arc<Sqlite>,
     authority: CaKey,
     reloader: Reloader,
+    hangups: Option<Signal>,
     grpc: TcpListener,
     http: HttpListener,
     site: Site,
@@ -155,6 +163,9 @@ pub enum StopError {
 pub fn check(path: &Path) -> Result<(), StartError> {
     let config = Config::load(path)?;
     Configuration::load(&config)?;
+    let (directory, rng) = (&config.state_directory, SystemRandom::new());
+    SigningKey::<Checkpoints>::load(&directory.join(CHECKPOINT_KEY_FILE), &rng)?;
+    SigningKey::<TaskTokens>::load(&directory.join(TASK_TOKEN_KEY_FILE), &rng)?;
     Ok(())
 }
 
@@ -205,10 +216,10 @@ impl App {
         // 4. The keys, made at the first start.
         let rng = SystemRandom::new();
         let now = clock.now().issue;
-        let checkpoint_key = SigningKey::load_or_create(&directory.join("checkpoint.key"), &rng)?;
+        let checkpoint_key = SigningKey::load_or_create(&directory.join(CHECKPOINT_KEY_FILE), &rng)?;
         let token_key: SigningKey<TaskTokens> =
-            SigningKey::load_or_create(&directory.join("task-token.key"), &rng)?;
-        let state_key = StateKey::load_or_create(&directory.join("state.key"), &rng)?;
+            SigningKey::load_or_create(&directory.join(TASK_TOKEN_KEY_FILE), &rng)?;
+        let state_key = StateKey::load_or_create(&directory.join(STATE_KEY_FILE), &rng)?;
         let files = CaFiles { key: directory.join("ca.key"), certificate: directory.join("ca.pem") };
         let authority = CaKey::load_or_create(&files, &config.trust_domain, now, AUTHORITY_LIFETIME, &rng)?;
 
@@ -283,6 +294,8 @@ impl App {
             readiness: readiness(&broker, &journal, &stopping),
         };
         let reloader = Reloader::new(path, &config);
+        // Whoever sees that the daemon listens may tell it to reload.
+        let hangups = reload::hangups();
         let address =
             grpc.local_addr().map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
         let url = config.grpc.url.clone().unwrap_or_else(|| format!("https://{address}"));
@@ -300,6 +313,7 @@ impl App {
             journal,
             authority,
             reloader,
+            hangups,
             grpc,
             http,
             site,
@@ -337,6 +351,7 @@ impl App {
             journal,
             authority,
             reloader,
+            hangups,
             grpc,
             http,
             site,
@@ -370,7 +385,7 @@ impl App {
         let renewing =
             tokio::spawn(renew_server_certificate(config.clone(), authority, Arc::clone(&broker), tls));
         let reaping = tokio::spawn(reaper::run(Arc::clone(&broker)));
-        let reloading = tokio::spawn(reload::run(reloader, Arc::clone(&broker)));
+        let reloading = tokio::spawn(reload::run(reloader, hangups, Arc::clone(&broker)));
         info!("ready");
 
         let outcome = tokio::select! {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::broker::Broker;
@@ -67,15 +68,20 @@ impl Reloader {
     }
 }
 
+/// The hangups that ask for a look at the files. Once this was called, a SIGHUP no longer ends the process.
+#[must_use]
+pub fn hangups() -> Option<Signal> {
+    signal(SignalKind::hangup()).ok()
+}
+
 /// Looks at the files for as long as the daemon lives.
-pub async fn run(mut reloader: Reloader, broker: Arc<Broker>) -> Infallible {
-    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).ok();
+pub async fn run(mut reloader: Reloader, mut hangups: Option<Signal>, broker: Arc<Broker>) -> Infallible {
     loop {
-        match &mut hangup {
-            Some(hangup) => {
+        match &mut hangups {
+            Some(hangups) => {
                 tokio::select! {
                     () = tokio::time::sleep(INTERVAL) => {}
-                    _ = hangup.recv() => {}
+                    _ = hangups.recv() => {}
                 }
             }
             None => tokio::time::sleep(INTERVAL).await,

@@ -140,7 +140,8 @@ struct CheckpointJson {
 impl CheckpointJson {
     fn parse(&self) -> Option<Checkpoint> {
         let bytes = |text: &str| {
-            let digits = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
+            let digits =
+                text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok());
             digits.collect::<Option<Vec<u8>>>()
         };
         Some(Checkpoint {
@@ -170,7 +171,8 @@ impl From<VerifyReport> for Report {
 }
 
 impl Row for Report {
-    const COLUMNS: &'static [&'static str] = &["RECORDS", "VOUCHED UP TO", "CHECKPOINTS", "ACKNOWLEDGED", "HEAD"];
+    const COLUMNS: &'static [&'static str] =
+        &["RECORDS", "VOUCHED UP TO", "CHECKPOINTS", "ACKNOWLEDGED", "HEAD"];
 
     fn cells(&self) -> Vec<String> {
         let text = |revision: Option<u64>| revision.map(|it| it.to_string()).unwrap_or_default();

@@ -17,7 +17,14 @@ pub(super) struct Client {
     #[command(flatten)]
     connection: Connection,
     /// The form of the answer.
-    #[arg(short = 'o', long = "output", global = true, value_enum, value_name = "FORM", default_value = "table")]
+    #[arg(
+        short = 'o',
+        long = "output",
+        global = true,
+        value_enum,
+        value_name = "FORM",
+        default_value = "table"
+    )]
     output: Format,
 }
 

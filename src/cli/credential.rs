@@ -122,7 +122,8 @@ impl Issue {
             })
         };
         // With the request id, a repetition gets the same credential.
-        let issued = issued.await.map_err(|failure: Failure| failure.about(&format!("request {request_id}")))?;
+        let issued =
+            issued.await.map_err(|failure: Failure| failure.about(&format!("request {request_id}")))?;
         output::one(session.output, &issued)
     }
 }

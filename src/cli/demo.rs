@@ -13,7 +13,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     once: bool,
     /// How the steps are written.
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Output::Table)]
     output: Output,
     /// The folder to use and to leave behind; a new one, removed at the end, if none is given.
     #[arg(long, value_name = "DIR", hide = true)]

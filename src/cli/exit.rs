@@ -83,36 +83,34 @@ fn tell(text: &str) {
 
 /// The code for a problem: by the cause that says the most about it.
 fn exit_of(problem: &(dyn Error + 'static)) -> Exit {
-    let of_tls = chain(problem).find_map(|cause| cause.downcast_ref().map(of_tls));
-    let of_transport = || {
-        let lost = chain(problem).any(|cause| cause.is::<tonic::transport::Error>());
-        lost.then_some(Exit::Unavailable)
-    };
-    let of_status = || chain(problem).find_map(|cause| cause.downcast_ref().map(of_status));
-    let of_usage = || problem.is::<Usage>().then_some(Exit::Usage);
-    of_tls.or_else(of_transport).or_else(of_status).or_else(of_usage).unwrap_or(Exit::Error)
+    let refused = || chain(problem).any(refuses_certificate).then_some(Exit::Unauthenticated);
+    // Whoever answers is not the broker that was meant.
+    let foreign = || chain(problem).any(|cause| cause.is::<rustls::Error>()).then_some(Exit::Error);
+    let lost =
+        || chain(problem).any(|cause| cause.is::<tonic::transport::Error>()).then_some(Exit::Unavailable);
+    let answered = || chain(problem).find_map(|cause| cause.downcast_ref().map(of_status));
+    let usage = || problem.is::<Usage>().then_some(Exit::Usage);
+    refused().or_else(foreign).or_else(lost).or_else(answered).or_else(usage).unwrap_or(Exit::Error)
 }
 
-fn of_tls(problem: &rustls::Error) -> Exit {
-    use AlertDescription as Alert;
-    match problem {
-        // The broker refuses the caller's certificate already in the handshake.
-        rustls::Error::AlertReceived(
-            Alert::NoCertificate
-            | Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::CertificateRequired
-            | Alert::UnknownCA
-            | Alert::AccessDenied
-            | Alert::DecryptError,
-        ) => Exit::Unauthenticated,
-        rustls::Error::AlertReceived(_) => Exit::Unavailable,
-        // Whoever answers is not the broker that was meant.
-        _ => Exit::Error,
-    }
+/// The alerts with which a broker refuses a caller's certificate (RFC 8446 §6.2).
+const CERTIFICATE_REFUSALS: [AlertDescription; 9] = [
+    AlertDescription::BadCertificate,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::CertificateRequired,
+    AlertDescription::UnknownCA,
+    AlertDescription::AccessDenied,
+    AlertDescription::DecryptError,
+];
+
+/// Whether this is such an alert. It comes after the handshake, and HTTP/2 keeps the text of an error of the
+/// connection but not its type, so the text is what tells.
+fn refuses_certificate(cause: &(dyn Error + 'static)) -> bool {
+    let text = cause.to_string();
+    CERTIFICATE_REFUSALS.iter().any(|alert| text.ends_with(&rustls::Error::AlertReceived(*alert).to_string()))
 }
 
 fn of_status(status: &Status) -> Exit {
@@ -150,7 +148,8 @@ fn chain<'a>(problem: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dy
 fn causes(problem: &(dyn Error + 'static)) -> String {
     let mut said: Vec<String> = Vec::new();
     for cause in chain(problem) {
-        let text = cause.downcast_ref().map_or_else(|| cause.to_string(), |it| Refusal::from_status(it).to_string());
+        let text =
+            cause.downcast_ref().map_or_else(|| cause.to_string(), |it| Refusal::from_status(it).to_string());
         let line = one_line(&text);
         // Some errors tell their cause themselves.
         if !line.is_empty() && !said.iter().any(|before| before.ends_with(&line)) {
@@ -201,7 +200,12 @@ mod tests {
     #[test]
     fn a_refused_certificate_is_told_from_a_foreign_server() {
         let wrapped = |error: rustls::Error| Failure::from(io::Error::other(io::Error::other(error))).exit;
-        assert_eq!(wrapped(rustls::Error::AlertReceived(AlertDescription::UnknownCA)), Exit::Unauthenticated);
+        let alert = rustls::Error::AlertReceived(AlertDescription::UnknownCA);
+        let text = io::Error::other(format!("connection error: {alert}"));
+        assert_eq!(
+            (wrapped(alert), Failure::from(text).exit),
+            (Exit::Unauthenticated, Exit::Unauthenticated)
+        );
         let foreign = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
         assert_eq!(wrapped(foreign), Exit::Error);
         let mut lost = Status::unknown("transport error");

@@ -12,11 +12,10 @@ use thiserror::Error;
 use super::Exit;
 use super::exit::Failure;
 use super::output;
+use crate::app::{CHECKPOINT_KEY_FILE, TASK_TOKEN_KEY_FILE};
 use crate::config::Config;
 
 /// The key files in the state directory.
-const CHECKPOINT_KEY: &str = "checkpoint.key";
-const TASK_TOKEN_KEY: &str = "task-token.key";
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -57,11 +56,11 @@ pub(super) fn run(arguments: Arguments) -> Exit {
 
 fn show(config: &Path, form: Form) -> Result<(), Failure> {
     let directory = Config::load(config)?.state_directory;
-    let checkpoints: SigningKey<Checkpoints> = load(directory.join(CHECKPOINT_KEY))?;
+    let checkpoints: SigningKey<Checkpoints> = load(directory.join(CHECKPOINT_KEY_FILE))?;
     if let Form::Pem = form {
         return output::text(&checkpoints.public_pem());
     }
-    let task_tokens: SigningKey<TaskTokens> = load(directory.join(TASK_TOKEN_KEY))?;
+    let task_tokens: SigningKey<TaskTokens> = load(directory.join(TASK_TOKEN_KEY_FILE))?;
     let published: Value = serde_json::from_str(&jwks::task_tokens([task_tokens.public_jwk()]))?;
     output::json(&json!({
         "checkpoints": { "kid": checkpoints.kid().as_str(), "pem": checkpoints.public_pem() },

@@ -51,7 +51,9 @@ pub(super) fn many<R: Row>(format: Format, rows: &[R]) -> Result<(), Failure> {
             let lines = rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n"));
             text(&lines.collect::<serde_json::Result<String>>()?)
         }
-        Format::Name => text(&rows.iter().filter_map(Row::name).flat_map(|name| [name, "\n"]).collect::<String>()),
+        Format::Name => {
+            text(&rows.iter().filter_map(Row::name).flat_map(|name| [name, "\n"]).collect::<String>())
+        }
     }
 }
 
@@ -71,7 +73,9 @@ pub(super) fn text(text: &str) -> Result<(), Failure> {
 fn table<R: Row>(rows: &[R]) -> String {
     let head = R::COLUMNS.iter().map(|column| (*column).to_owned()).collect();
     let lines: Vec<Vec<String>> = std::iter::once(head).chain(rows.iter().map(Row::cells)).collect();
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| shown(cell).chars().count()).max();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| shown(cell).chars().count()).max()
+    };
     let widths: Vec<usize> = (0..R::COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for line in &lines {

@@ -33,8 +33,11 @@ pub(super) enum SecretError {
 pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     let unreadable = |source| SecretError::Read(path.to_owned(), source);
     let malformed = || SecretError::Content(path.to_owned());
-    let source: Box<dyn Read> =
-        if path == OsStr::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path).map_err(unreadable)?) };
+    let source: Box<dyn Read> = if path == OsStr::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(unreadable)?)
+    };
     let mut bytes = Zeroizing::new(Vec::new());
     let length = source.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| malformed())?.trim();

@@ -161,7 +161,8 @@ impl Create {
             Ok(Opened { request_id: request_id.to_string(), task, claim })
         };
         // With the request id, a repetition gets the same task.
-        let opened = opened.await.map_err(|failure: Failure| failure.about(&format!("request {request_id}")))?;
+        let opened =
+            opened.await.map_err(|failure: Failure| failure.about(&format!("request {request_id}")))?;
         output::one(session.output, &opened)
     }
 }
@@ -245,7 +246,8 @@ impl TryFrom<v1::Task> for Task {
 }
 
 impl Row for Task {
-    const COLUMNS: &'static [&'static str] = &["NAME", "STATE", "AGENT", "TYPE", "LEASES", "DEADLINE", "ENDED", "REASON"];
+    const COLUMNS: &'static [&'static str] =
+        &["NAME", "STATE", "AGENT", "TYPE", "LEASES", "DEADLINE", "ENDED", "REASON"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -295,7 +297,8 @@ struct Ended {
 }
 
 impl Row for Ended {
-    const COLUMNS: &'static [&'static str] = &["NAME", "STATE", "ENDED", "REASON", "LEASES ENDED", "REVISION"];
+    const COLUMNS: &'static [&'static str] =
+        &["NAME", "STATE", "ENDED", "REASON", "LEASES ENDED", "REVISION"];
 
     fn cells(&self) -> Vec<String> {
         let Task { name, state, end_time, end_reason, .. } = &self.task;

@@ -52,8 +52,9 @@ impl<T: Copy + Into<i32> + Send + Sync> Words<T> {
     /// Takes one of the words from the command line.
     pub(super) fn parser(self) -> impl TypedValueParser<Value = T> {
         let words = self.0;
-        PossibleValuesParser::new(words.iter().map(|(word, _)| *word))
-            .try_map(move |text| words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or(UnknownWord))
+        PossibleValuesParser::new(words.iter().map(|(word, _)| *word)).try_map(move |text| {
+            words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or(UnknownWord)
+        })
     }
 
     /// The word for a value; none for what is unspecified, or newer than this program.
@@ -153,7 +154,9 @@ pub(super) fn permissions(scope: &Scope) -> Vec<v1::Permission> {
         constraints: permission
             .constraints()
             .iter()
-            .map(|(argument, wanted)| (argument.to_string(), v1::Constraint { kind: Some(constraint(wanted)) }))
+            .map(|(argument, wanted)| {
+                (argument.to_string(), v1::Constraint { kind: Some(constraint(wanted)) })
+            })
             .collect(),
     };
     scope.permissions().iter().map(wire).collect()
@@ -192,7 +195,13 @@ fn understood(wire: v1::Permission) -> Option<Permission> {
         .into_iter()
         .map(|(argument, wire)| Some((ArgumentName::parse(&argument).ok()?, understood_constraint(wire)?)))
         .collect::<Option<_>>()?;
-    Permission::new(AudienceName::parse(&wire.audience).ok()?, wire.resource.parse().ok()?, actions, constraints).ok()
+    Permission::new(
+        AudienceName::parse(&wire.audience).ok()?,
+        wire.resource.parse().ok()?,
+        actions,
+        constraints,
+    )
+    .ok()
 }
 
 fn understood_constraint(wire: v1::Constraint) -> Option<Constraint> {
@@ -215,7 +224,8 @@ mod tests {
     #[test]
     fn a_permission_is_three_words() {
         let read = permission("https://files.example reports/** read,write").unwrap();
-        let json = r#"[{"audience":"https://files.example","resource":"reports/**","actions":["read","write"]}]"#;
+        let json =
+            r#"[{"audience":"https://files.example","resource":"reports/**","actions":["read","write"]}]"#;
         assert_eq!(from_json(json).unwrap().permissions(), [read]);
         for bad in ["", "a b", "a b c d", "A b c", "a b/../c d", "a b c,", "a b **"] {
             assert!(permission(bad).is_err(), "{bad}");

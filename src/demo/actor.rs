@@ -29,7 +29,7 @@ use super::message::{Answer, Call, Command, CreateTask, Issue, Permission, Token
 use crate::clock::{Clock, since_boot};
 
 /// The most calls of one [`Command::CallUntilRefused`].
-const CALLS_MAX: u64 = 100_000;
+const CALLS_MAX: u64 = 10_000;
 
 /// Does what standard input says until that ends.
 ///
@@ -137,9 +137,7 @@ impl Actor {
         let request = v1::CompleteTaskRequest { name: task, reason: String::new() };
         let called_at_micros = micros(since_boot());
         Ok(match tasks.complete_task(request).await {
-            Ok(answer) => {
-                Answer::Ended { called_at_micros, leases_ended: answer.into_inner().leases_ended }
-            }
+            Ok(answer) => Answer::Ended { called_at_micros, leases_ended: answer.into_inner().leases_ended },
             Err(status) => refused(&status),
         })
     }
@@ -172,7 +170,9 @@ impl Actor {
 
     fn token(&self, token: &Token) -> Result<String, Problem> {
         match token {
-            Token::Own(lease) => Ok(self.tokens.get(lease).ok_or("no token was issued under this lease")?.clone()),
+            Token::Own(lease) => {
+                Ok(self.tokens.get(lease).ok_or("no token was issued under this lease")?.clone())
+            }
             Token::Copy(token) => Ok(token.clone()),
         }
     }

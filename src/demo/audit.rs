@@ -41,15 +41,17 @@ impl Report {
 pub(super) async fn verify(dir: &Path, state: &Path) -> Result<Report, Problem> {
     let key = dir.join("checkpoint.pem");
     let (config, state) = (dir.join("brevet.toml"), state.as_os_str());
-    let public = process::output(["key", "show", "-o", "pem", "--config"].map(OsStr::new), [config.as_os_str()]);
+    let public =
+        process::output(["key", "show", "-o", "pem", "--config"].map(OsStr::new), [config.as_os_str()]);
     fs::write(&key, public.await?)?;
-    let report = process::output(["audit", "verify", "-o", "json", "--key"].map(OsStr::new), [key.as_os_str(), state]);
+    let report =
+        process::output(["audit", "verify", "-o", "json", "--key"].map(OsStr::new), [key.as_os_str(), state]);
     Ok(serde_json::from_slice(&report.await?)?)
 }
 
-/// What is left, and what was refused by which policy.
+/// What the journal says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Remains {
+pub(super) struct Journal {
     /// Leases that live.
     pub(super) live: usize,
     /// Leases that ended by time without a record that says so.
@@ -65,10 +67,10 @@ struct Determined {
     determining: Vec<DeterminingPolicy>,
 }
 
-/// Folds the journal anew.
-pub(super) fn remains(state_directory: &Path, now: Timestamp) -> Result<Remains, Problem> {
+/// Folds the journal anew, and lists what policy denied.
+pub(super) fn read(state_directory: &Path, now: Timestamp) -> Result<Journal, Problem> {
     let mut state = State::default();
-    let mut remains = Remains::default();
+    let mut journal = Journal::default();
     let recovery = Sqlite::open(Options::new(state_directory))?;
     recovery.replay(|replayed| {
         let record = record::decode(replayed.body)?;
@@ -78,8 +80,8 @@ pub(super) fn remains(state_directory: &Path, now: Timestamp) -> Result<Remains,
                 serde_json::from_str(evidence.get()).map_err(InvalidRecord::Malformed)?;
             for policy in evidence.determining {
                 let place = format!("{} ({}:{})", policy.id, policy.file, policy.line);
-                if !remains.denied_by.contains(&place) {
-                    remains.denied_by.push(place);
+                if !journal.denied_by.contains(&place) {
+                    journal.denied_by.push(place);
                 }
             }
         }
@@ -90,12 +92,12 @@ pub(super) fn remains(state_directory: &Path, now: Timestamp) -> Result<Remains,
             for lease in task.leases() {
                 let id: LeaseId = lease.terms().id;
                 let ended_at = |time| ledger.lease_ending(id, &state.control, time).is_some();
-                remains.leases += 1;
-                remains.live += usize::from(!ended_at(now));
+                journal.leases += 1;
+                journal.live += usize::from(!ended_at(now));
                 // At the epoch nothing has ended by time, only by what is recorded.
-                remains.overdue += usize::from(ended_at(now) && !ended_at(Timestamp::EPOCH));
+                journal.overdue += usize::from(ended_at(now) && !ended_at(Timestamp::EPOCH));
             }
         }
     }
-    Ok(remains)
+    Ok(journal)
 }

@@ -16,7 +16,9 @@ mod resource_server;
 mod story;
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,50 +52,55 @@ pub struct Options {
     pub dir: Option<PathBuf>,
 }
 
+/// How a demo ended.
+enum Ended {
+    /// Every step held.
+    Held,
+    /// One did not.
+    Failed,
+    /// It was told to stop before the last step.
+    Interrupted,
+}
+
 /// Shows every step, and says whether all of them held.
 ///
 /// # Errors
 /// If the demo could not be shown at all, or nobody reads what it writes.
 pub fn run(options: &Options) -> Result<bool, Problem> {
     let mut folder = Folder::new(options.dir.clone())?;
-    let report = Report::new(options.format);
     let runtime = Runtime::new()?;
-    let outcome = runtime.block_on(async {
-        let told_to_stop = told_to_stop()?;
-        tokio::select! {
-            outcome = show(folder.path(), report, options.once) => outcome,
-            () = told_to_stop => Ok(options.once.then_some(false)),
-        }
-    });
-    // The processes are gone with the future that held them, so the folder is nobody's any more.
-    let held = match &outcome {
-        Ok(None) => true,
-        Ok(Some(held)) => *held,
-        Err(_) => false,
-    };
-    if !held {
+    // Every process is gone with the future that held it, so that the folder is nobody's afterwards.
+    let ended = runtime.block_on(show(folder.path(), &Report::new(options.format), options.once));
+    if let Err(_) | Ok(Ended::Failed) = ended {
         folder.keep();
-        eprintln!("brevet: what the processes wrote is in {}", folder.path().display());
+        // Whom nothing can be told any more still gets the exit code.
+        let _told =
+            writeln!(io::stderr(), "brevet: what the processes wrote is in {}", folder.path().display());
     }
-    outcome.map(|_| held)
+    Ok(matches!(ended?, Ended::Held))
 }
 
-/// The steps, and what comes after them: whether they all held, or none to say that the demo was ended by hand.
-async fn show(dir: &Path, mut report: Report, once: bool) -> Result<Option<bool>, Problem> {
-    if !Story::tell(dir, &mut report).await? {
-        return Ok(Some(false));
+/// The steps, and what comes after them.
+async fn show(dir: &Path, report: &Report, once: bool) -> Result<Ended, Problem> {
+    let mut told_to_stop = pin!(told_to_stop()?);
+    let held = tokio::select! {
+        held = Story::tell(dir, report) => held?,
+        () = &mut told_to_stop => return Ok(Ended::Interrupted),
+    };
+    if !held {
+        return Ok(Ended::Failed);
     }
     if !once {
-        let _daemon = Daemon::start(dir).await?;
+        let daemon = Daemon::start(dir).await?;
         report.what_next(dir)?;
-        // Until the signal that the caller waits for.
-        return std::future::pending().await;
+        told_to_stop.await;
+        daemon.stop().await?;
     }
-    Ok(Some(true))
+    Ok(Ended::Held)
 }
 
 /// Completes at SIGTERM or SIGINT.
-fn told_to_stop() -> std::io::Result<impl Future<Output = ()>> {
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {

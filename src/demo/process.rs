@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::thread;
 use std::time::Duration;
 
 use brevet_client::endpoints::ENDPOINTS_FILE;
@@ -21,6 +22,10 @@ use super::Problem;
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How often it is looked whether the daemon listens.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// How often, and how many times, it is looked whether a killed process is gone.
+const GONE_EVERY: Duration = Duration::from_millis(1);
+const GONE_TRIES_MAX: u32 = 5_000;
 
 /// This program with other arguments. A terminal's Ctrl-C reaches the director alone, which ends the rest; what a
 /// process has to say besides its answers goes to a file of its own.
@@ -53,12 +58,28 @@ async fn within<T>(
     timeout(ANSWER_MAX, wait).await.map_err(|_| format!("{} within {ANSWER_MAX:?}", what()))?
 }
 
+/// A child that is gone when its handle is dropped: killed, and waited for.
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _killed = self.0.start_kill();
+        for _ in 0..GONE_TRIES_MAX {
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(GONE_EVERY);
+        }
+    }
+}
+
 /// A process that speaks a JSON object a line.
 pub(super) struct Process {
     name: String,
     input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
-    _child: Child,
+    _child: Owned,
 }
 
 impl Process {
@@ -68,7 +89,7 @@ impl Process {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("a process without pipes".into());
         };
-        Ok(Self { name: name.to_owned(), input, lines: BufReader::new(output).lines(), _child: child })
+        Ok(Self { name: name.to_owned(), input, lines: BufReader::new(output).lines(), _child: Owned(child) })
     }
 
     pub(super) async fn tell(&mut self, message: &impl Serialize) -> Result<(), Problem> {
@@ -79,20 +100,17 @@ impl Process {
 
     pub(super) async fn hear<T: DeserializeOwned>(&mut self) -> Result<T, Problem> {
         let Self { name, lines, .. } = self;
-        within(
-            || format!("{name} did not answer"),
-            async {
-                let line = lines.next_line().await?.ok_or_else(|| format!("{name} has ended, see {name}.log"))?;
-                Ok(serde_json::from_str(&line)?)
-            },
-        )
+        within(|| format!("{name} did not answer"), async {
+            let line = lines.next_line().await?.ok_or_else(|| format!("{name} has ended, see {name}.log"))?;
+            Ok(serde_json::from_str(&line)?)
+        })
         .await
     }
 }
 
 /// The daemon.
 pub(super) struct Daemon {
-    child: Child,
+    child: Owned,
 }
 
 impl Daemon {
@@ -103,38 +121,36 @@ impl Daemon {
         if endpoints.exists() {
             fs::remove_file(&endpoints)?;
         }
-        let mut child =
-            program(dir, "daemon", &["dev"])?.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        within(
-            || "the daemon did not listen".to_owned(),
-            async {
-                while !endpoints.exists() {
-                    if let Some(status) = child.try_wait()? {
-                        return Err(format!("the daemon did not start ({status}), see daemon.log").into());
-                    }
-                    sleep(LOOK_EVERY).await;
+        let mut daemon = program(dir, "daemon", &["dev"])?;
+        let mut child = Owned(daemon.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
+        within(|| "the daemon did not listen".to_owned(), async {
+            while !endpoints.exists() {
+                if let Some(status) = child.0.try_wait()? {
+                    return Err(format!("the daemon did not start ({status}), see daemon.log").into());
                 }
-                Ok(())
-            },
-        )
+                sleep(LOOK_EVERY).await;
+            }
+            Ok(())
+        })
         .await?;
         Ok(Self { child })
     }
 
     /// Kills it in the middle of whatever it does.
     pub(super) async fn kill(mut self) -> Result<(), Problem> {
-        Ok(self.child.kill().await?)
+        Ok(self.child.0.kill().await?)
     }
 
     /// Asks it to stop, and waits until it has.
     pub(super) async fn stop(mut self) -> Result<(), Problem> {
-        let id = self.child.id().ok_or("the daemon has ended, see daemon.log")?;
+        let id = self.child.0.id().ok_or("the daemon has ended, see daemon.log")?;
         kill(Pid::from_raw(id.try_into()?), Signal::SIGTERM)?;
-        let status = within(
-            || "the daemon did not stop".to_owned(),
-            async { Ok(self.child.wait().await?) },
-        )
-        .await?;
-        if status.success() { Ok(()) } else { Err(format!("the daemon stopped with {status}, see daemon.log").into()) }
+        let status =
+            within(|| "the daemon did not stop".to_owned(), async { Ok(self.child.0.wait().await?) }).await?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("the daemon stopped with {status}, see daemon.log").into())
+        }
     }
 }

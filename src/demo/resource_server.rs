@@ -37,6 +37,7 @@ use super::{FILES, LEDGER, METRICS, Problem, STATUS};
 use crate::clock::{Clock, since_boot};
 use crate::grpc::Peer;
 use crate::net::{Admitted, Counters, Endpoint, NetLimits, TlsPeer};
+use crate::telemetry::{self, LogFormat};
 
 /// The audiences that it serves, and how it learns that a lease has ended.
 const AUDIENCES: [(&str, Liveness); 4] = [
@@ -107,6 +108,7 @@ impl Refused {
 /// # Errors
 /// If the identity or the broker's keys cannot be read, or the socket cannot be bound.
 pub fn run(dir: &Path) -> Result<(), Problem> {
+    telemetry::init("info", LogFormat::default())?;
     let runtime = Runtime::new()?;
     runtime.block_on(serve(dir))
 }
@@ -213,7 +215,11 @@ impl Server {
     }
 }
 
-async fn answer(State(server): State<Arc<Server>>, Extension(peer): Extension<Peer>, request: Request) -> Response {
+async fn answer(
+    State(server): State<Arc<Server>>,
+    Extension(peer): Extension<Peer>,
+    request: Request,
+) -> Response {
     let began = since_boot();
     let (call, _no_body) = request.into_parts();
     let now = server.clock.now().judge;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use brevet_core::request::{PromptOrigin, Sensitivity};
 use brevet_core::time::Timestamp;
 
+use super::audit::{self, Journal};
 use super::message::{Answer, Call, Command, CreateTask, Decided, Issue, Notice, Permission, Token, micros};
 use super::process::{Daemon, Process};
 use super::report::{Halt, Report, Shown};
-use super::{FILES, LEDGER, METRICS, Problem, STATUS, audit};
+use super::{FILES, LEDGER, METRICS, Problem, STATUS};
 use crate::clock::{Clock, since_boot};
 
 type Step<T = ()> = Result<Shown<T>, Problem>;
@@ -67,7 +68,7 @@ pub(super) struct Story {
 
 impl Story {
     /// Shows every step; says whether all of them held.
-    pub(super) async fn tell(dir: &Path, report: &mut Report) -> Result<bool, Problem> {
+    pub(super) async fn tell(dir: &Path, report: &Report) -> Result<bool, Problem> {
         match Self::steps(dir, report).await {
             Ok(()) => Ok(true),
             Err(Halt::Failed) => Ok(false),
@@ -99,7 +100,8 @@ impl Story {
         // What is left.
         let state = report.step("stopped", story.stopped(&ledger.task).await)?;
         report.step("audit_chain_verified", audit_chain_verified(dir, &state).await)?;
-        let left = report.step("nothing_left", nothing_left(&state))?;
+        let journal = report.step("denials_explained", denials_explained(&state))?;
+        let left = report.step("nothing_left", nothing_left(&journal))?;
         report.close(&left).map_err(Halt::Unread)
     }
 
@@ -115,7 +117,7 @@ impl Story {
         let (agent, holder) = (String::new(), String::new());
         let dir = dir.to_owned();
         let story = Self { dir, daemon, actors, resource_server, address, agent, holder };
-        Ok(Shown::new(story, "the daemon, a resource server, two agents and an orchestrator: five processes"))
+        Ok(Shown::new(story, "five processes: daemon, resource server, two agents, orchestrator"))
     }
 
     async fn identity(&mut self) -> Step {
@@ -131,7 +133,7 @@ impl Story {
         if !matches!(forgery, Answer::Refused { .. }) {
             return Err(unexpected("a self-made certificate", &forgery));
         }
-        Ok(Shown::new((), "each by its X.509-SVID; a self-made certificate in agent-a's name is refused"))
+        Ok(Shown::new((), "each by its X.509-SVID; a self-made certificate is refused"))
     }
 
     async fn task_opened(&mut self) -> Step<String> {
@@ -171,7 +173,7 @@ impl Story {
         let own = || Token::Own(lease.to_owned());
         let other = permission(FILES, "reports/q4", "read");
         let decided = self.refused(Party::AgentA, own(), other, "out_of_scope").await?;
-        let detail = "the broker issues no token to write, the resource server serves no other report";
+        let detail = "the broker issues no token to write, the server shows no other report";
         Ok(Shown::new((), detail).within(decided.took_micros))
     }
 
@@ -183,11 +185,13 @@ impl Story {
 
     async fn signature_only_short(&mut self, task: &str) -> Step {
         let health = permission(STATUS, "health", "read");
-        let wanted = Issue { lifetime_seconds: Some(LONG_SECONDS), ..issue("issue-status", task, health.clone()) };
+        let wanted =
+            Issue { lifetime_seconds: Some(LONG_SECONDS), ..issue("issue-status", task, health.clone()) };
         let (lease, seconds) = self.issue(wanted).await?;
         at_most(seconds, 60)?;
         let decided = self.accepted(&lease, health).await?;
-        let detail = format!("where only signatures are checked: {LONG_SECONDS} s asked for, {seconds} s given");
+        let detail =
+            format!("where only signatures are checked: {LONG_SECONDS} s asked for, {seconds} s given");
         Ok(Shown::new((), detail).within(decided.took_micros))
     }
 
@@ -212,7 +216,9 @@ impl Story {
         let server = &mut self.resource_server;
         let first_refusal = async {
             loop {
-                if let Notice::Decided(Decided { at_micros, refused: Some(reason), .. }) = server.hear().await? {
+                if let Notice::Decided(Decided { at_micros, refused: Some(reason), .. }) =
+                    server.hear().await?
+                {
                     return Ok::<_, Problem>((at_micros, reason));
                 }
             }
@@ -232,7 +238,7 @@ impl Story {
         // 3. From then on it is refused for ever.
         self.refused(Party::AgentA, Token::Own(lease.to_owned()), q3(), "inactive").await?;
         let detail = format!(
-            "{leases_ended} leases ended; the token passed {accepted} times, then never; from the call to the first refusal"
+            "from the call to the first refusal; {leases_ended} leases ended, {accepted} calls passed before"
         );
         Ok(Shown::new((), detail).within(refused_at_micros.saturating_sub(called_at_micros)))
     }
@@ -243,7 +249,7 @@ impl Story {
         if self.complete(task).await? != 0 {
             return Err("leases ended twice".into());
         }
-        Ok(Shown::new((), "a retry of the request is given no token, a new request neither"))
+        Ok(Shown::new((), "no token for the request once more, none for a new one"))
     }
 
     async fn high_sensitivity_short(&mut self) -> Step<Live> {
@@ -252,7 +258,7 @@ impl Story {
         let (lease, seconds) = self.issue(ledger_issue(&task)).await?;
         at_most(seconds, 300)?;
         let decided = self.accepted(&lease, entry()).await?;
-        let detail = format!("another task, high sensitivity: {LONG_SECONDS} s asked for, {seconds} s given");
+        let detail = format!("for data of high sensitivity: {LONG_SECONDS} s asked for, {seconds} s given");
         Ok(Shown::new(Live { task, lease }, detail).within(decided.took_micros))
     }
 
@@ -282,7 +288,7 @@ impl Story {
         self.refused(Party::AgentA, own(ended), q3(), "inactive").await?;
         self.denied(issue("issue-1-again", task_of(ended), q3()), "TASK_CLOSED").await?;
         let micros = accepted.at_micros.saturating_sub(killed_at_micros);
-        let detail = "by SIGKILL: refused meanwhile, the live token lives, the ended one does not; from kill to service";
+        let detail = "from SIGKILL to service; refused meanwhile, nothing lost or resurrected";
         Ok(Shown::new((), detail).within(micros))
     }
 
@@ -290,7 +296,10 @@ impl Story {
     async fn stopped(mut self, task: &str) -> Step<PathBuf> {
         let leases = self.complete(task).await?;
         self.daemon.take().ok_or("the daemon is down")?.stop().await?;
-        Ok(Shown::new(self.dir.join("state"), format!("the last task completed, {leases} lease ended, the daemon gone")))
+        Ok(Shown::new(
+            self.dir.join("state"),
+            format!("the last task completed, {leases} lease ended, the daemon gone"),
+        ))
     }
 
     // What the steps are made of.
@@ -365,7 +374,9 @@ impl Story {
     async fn accepted(&mut self, lease: &str, permission: Permission) -> Result<Decided, Problem> {
         let (answer, decided) = self.call(Party::AgentA, Token::Own(lease.to_owned()), permission).await?;
         match (&answer, &decided.refused) {
-            (Answer::Called { status: 200, .. }, None) if decided.caller.as_ref() == Some(&self.agent) => Ok(decided),
+            (Answer::Called { status: 200, .. }, None) if decided.caller.as_ref() == Some(&self.agent) => {
+                Ok(decided)
+            }
             (_, Some(reason)) => Err(format!("the resource server refused: {reason}").into()),
             _ => Err(unexpected("the resource server", &answer)),
         }
@@ -407,15 +418,24 @@ async fn audit_chain_verified(dir: &Path, state: &Path) -> Step {
     Ok(Shown::new((), detail))
 }
 
-/// No lease lives, and none has outlived its end unrecorded.
-fn nothing_left(state: &Path) -> Step<String> {
+/// The journal names for each denial of policy what determined it.
+fn denials_explained(state: &Path) -> Step<Journal> {
     let now = Clock::system(Timestamp::EPOCH, Duration::ZERO)?.now().judge;
-    let remains = audit::remains(state, now)?;
-    let line = format!("live leases {}, overdue {}", remains.live, remains.overdue);
-    if (remains.live, remains.overdue) == (0, 0) && remains.leases > 0 {
+    let journal = audit::read(state, now)?;
+    if journal.denied_by.is_empty() {
+        return Err("no denial is explained".into());
+    }
+    let detail = format!("denied by {}", journal.denied_by.join(", "));
+    Ok(Shown::new(journal, detail))
+}
+
+/// No lease lives, and none has outlived its end unrecorded.
+fn nothing_left(journal: &Journal) -> Step<String> {
+    let line = format!("live leases {}, overdue {}", journal.live, journal.overdue);
+    if (journal.live, journal.overdue) == (0, 0) && journal.leases > 0 {
         Ok(Shown::new(line.clone(), line))
     } else {
-        Err(format!("{line}, of {}", remains.leases).into())
+        Err(format!("{line}, of {}", journal.leases).into())
     }
 }
 
@@ -435,7 +455,10 @@ fn at_most(seconds: i64, max: i64) -> Result<(), Problem> {
 fn unexpected(what: &str, answer: &Answer) -> Problem {
     let outcome = match answer {
         Answer::Refused { code, reason } => {
-            format!("refused ({code}{})", reason.as_ref().map_or_else(String::new, |reason| format!(", {reason}")))
+            format!(
+                "refused ({code}{})",
+                reason.as_ref().map_or_else(String::new, |reason| format!(", {reason}"))
+            )
         }
         Answer::Failed(problem) => format!("failed: {problem}"),
         Answer::Called { status, .. } => format!("status {status}"),

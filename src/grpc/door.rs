@@ -70,8 +70,12 @@ impl Door {
         request: &Request<T>,
         method: &'static str,
     ) -> Result<Arc<Caller>, Status> {
+        self.known(request.extensions().get::<Peer>(), method)
+    }
+
+    /// The verified caller at the other end of a connection.
+    pub(super) fn known(&self, peer: Option<&Peer>, method: &str) -> Result<Arc<Caller>, Status> {
         let now = self.broker.clock.now().judge;
-        let peer = request.extensions().get::<Peer>();
         peer.map_or(Err("no_connection"), |peer| peer.caller(now)).map_err(|reason| {
             self.stranger(method, reason, now);
             status::unauthenticated()
@@ -137,7 +141,7 @@ impl Door {
     }
 
     /// Records some refusals of strangers and counts all, so that nobody can fill the disk (invariant U1).
-    fn stranger(&self, method: &'static str, reason: &'static str, now: Timestamp) {
+    fn stranger(&self, method: &str, reason: &'static str, now: Timestamp) {
         debug!(method, reason, "a stranger was refused");
         self.broker.metrics.refused_stranger();
         let minute = now.seconds() / 60;

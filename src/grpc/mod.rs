@@ -8,6 +8,7 @@ mod peer;
 mod revocation;
 mod status;
 mod task;
+mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ pub fn routes(
     let credentials = CredentialServiceServer::new(credential::Credentials(door.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
-    let revocations = RevocationServiceServer::new(revocation::Revocations(door))
+    let revocations = RevocationServiceServer::new(revocation::Revocations(door.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
     // The daemon listens only while it serves, so whoever gets through to ask is told that it does.
@@ -65,7 +66,8 @@ pub fn routes(
     }
     let call_max = Duration::from_secs(config.call_seconds_max.get().into());
     let deadline = move |request: Request, next: Next| within(call_max, request, next);
-    Ok(services.prepare().into_axum_router().layer(from_fn(deadline)))
+    let answered = move |request: Request, next: Next| unread::answered(door.clone(), request, next);
+    Ok(services.prepare().into_axum_router().layer(from_fn(deadline)).layer(from_fn(answered)))
 }
 
 /// Answers in time, whatever the caller sends or fails to send.

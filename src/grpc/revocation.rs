@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::door::{Asked, Door};
+use crate::broker::Refusal;
 
 pub(super) struct Revocations(pub(super) Door);
 
@@ -19,7 +20,10 @@ impl RevocationService for Revocations {
         let caller = self.0.caller(&request, "IntrospectCredential")?;
         let message = request.into_inner();
         let min_revision = message.min_revision.map(Revision);
-        let outcome = self.0.broker.introspect(&caller, &message.token, min_revision).await;
+        let outcome = match message.token.as_str() {
+            "" => Err(Refusal::invalid("token", "is required")),
+            token => self.0.broker.introspect(&caller, token, min_revision).await,
+        };
         let asked = Asked::method("IntrospectCredential");
         self.0.answer(&caller, &asked, outcome.map(|answer| convert::introspection(&answer)))
     }

@@ -31,7 +31,8 @@ pub(super) fn of(refusal: &Refusal) -> Status {
     status(code, &refusal.reason.as_str().to_uppercase(), &refusal.text)
 }
 
-fn status(code: Code, reason: &str, text: &str) -> Status {
+/// A refusal with a code and a reason of its own.
+pub(super) fn status(code: Code, reason: &str, text: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     Status::with_error_details(code, text, details)
 }

@@ -27,6 +27,9 @@ use super::{Admitted, ConnectionId, Counters, LocalPeer, NetLimits, Origin, Refu
 /// What a stranger may send in a handshake (R2). Two certificate chains of a hundred fit.
 const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 
+/// How long a refused client may take to hear why.
+const REFUSED_MAX: Duration = Duration::from_secs(1);
+
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -58,10 +61,27 @@ pub(crate) async fn handshake(
     protocols: &[Option<&[u8]>],
 ) -> Result<TlsStart, HandshakeError> {
     let metered = Metered::new(stream, HANDSHAKE_BYTES_MAX);
-    let mut stream = TlsAcceptor::from(tls).accept(metered).await.map_err(HandshakeError::Tls)?;
+    let mut stream = match TlsAcceptor::from(tls).accept(metered).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, refused)) => {
+            hear_out(refused).await;
+            return Err(HandshakeError::Tls(error));
+        }
+    };
     let (metered, session) = stream.get_mut();
     metered.lift();
     if protocols.contains(&session.alpn_protocol()) { Ok(stream) } else { Err(HandshakeError::Protocol) }
+}
+
+/// Reads what a refused client still sends until it closes, within bounds. To close with bytes unread resets the
+/// connection, and the reset overtakes the alert that says why.
+async fn hear_out(mut refused: Metered<TcpStream>) {
+    let discard = async {
+        let mut bytes = [0; 1024];
+        while refused.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
+    };
+    // Whether it closed or took too long, there is nothing more to do for it.
+    let _heard = timeout(REFUSED_MAX, discard).await;
 }
 
 /// Serves one TLS connection.

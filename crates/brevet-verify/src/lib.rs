@@ -15,8 +15,8 @@ use brevet_core::proof::Caller;
 use brevet_core::scope::{ResourcePattern, Value};
 use brevet_core::time::Timestamp;
 pub use brevet_identity::jwk_set::{InvalidJwkSet, JwkSet};
-pub use brevet_identity::task_token::{TaskTokenClaims, TokenError};
 use brevet_identity::task_token::{self, VerifiedToken};
+pub use brevet_identity::task_token::{TaskTokenClaims, TokenError};
 use thiserror::Error;
 
 /// Why a token is refused.

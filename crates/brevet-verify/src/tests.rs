@@ -118,8 +118,10 @@ fn one_call_is_permitted_as_the_scope_says() {
     let issuer = Issuer::new();
     let verified = issuer.verifier(AUDIENCE).verify(&issuer.token(None), &HOLDER, at(0)).unwrap();
     let permits = |audience: &str, resource: &str, action: &str, pages: Option<i64>| {
-        let arguments =
-            pages.map(|pages| (ArgumentName::parse("pages").unwrap(), Value::Integer(pages))).into_iter().collect();
+        let arguments = pages
+            .map(|pages| (ArgumentName::parse("pages").unwrap(), Value::Integer(pages)))
+            .into_iter()
+            .collect();
         verified.permits(
             &AudienceName::parse(audience).unwrap(),
             &resource.parse().unwrap(),

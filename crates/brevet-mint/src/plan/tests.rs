@@ -172,7 +172,7 @@ fn l3_what_would_be_dead_on_arrival_is_not_drawn_up() {
     // The judging clock is ahead: what it would refuse at once is not issued.
     for (ahead, lives) in [(299, true), (300, false), (3600, false)] {
         let judge = NOW.floor_to_second().after(Duration::from_secs(ahead));
-        let now = Now { issue: NOW, judge };
+        let now = Now { judge, ..Now::at(NOW) };
         let plan = planner(Duration::from_secs(900)).draw(permit(request(), None), draft(), now);
         assert_eq!(plan.is_ok(), lives, "{ahead}");
     }
@@ -219,7 +219,7 @@ proptest! {
         credential(&mut request).lifetime_seconds = requested;
         let draft = Draft { deadline: Timestamp::from_millis(deadline), ..draft() };
         let issue = Timestamp::from_millis(now);
-        let now = Now { issue, judge: issue.after(Duration::from_millis(ahead)) };
+        let now = Now { judge: issue.after(Duration::from_millis(ahead)), ..Now::at(issue) };
         let policy = policy.map(Duration::from_millis);
         let configured = Duration::from_millis(configured);
         if let Ok(plan) = planner(configured).draw(permit(request, policy), draft, now) {

@@ -1,0 +1,172 @@
+//! Lifetimes and quotas.
+
+use std::time::Duration;
+
+use brevet_api::v1;
+use tonic::Code;
+
+use crate::world::{
+    AGENT, Client, ORCHESTRATOR, RESOURCE_SERVER, STATUS, World, claims, eventually, issue, permission,
+    seconds,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l3_a_credential_ends_with_its_lease_within_its_task_on_a_whole_second() {
+    let world = World::start();
+    let agent = world.client(AGENT).await;
+    let short =
+        world.open_task(v1::CreateTaskRequest { lifetime: seconds(20), ..world.create("short") }).await;
+    let long =
+        world.open_task(v1::CreateTaskRequest { lifetime: seconds(i64::MAX), ..world.create("long") }).await;
+    let life = |task: &v1::Task| task.deadline.unwrap().seconds - task.create_time.unwrap().seconds;
+    assert!((19..=20).contains(&life(&short)));
+    assert!((86_399..=86_400).contains(&life(&long)));
+
+    for (number, (task, asked, most)) in [
+        (&short, None, 20),
+        (&short, seconds(19), 19),
+        (&short, seconds(i64::MAX), 20),
+        (&long, None, 300),
+        (&long, seconds(1), 1),
+        (&long, seconds(3_600), 3_600),
+        (&long, seconds(3_601), 3_600),
+        (&long, seconds(315_576_000_000), 3_600),
+        (&long, Some(prost_types::Duration { seconds: 5, nanos: 999_999_999 }), 5),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request =
+            v1::IssueCredentialRequest { lifetime: asked, ..issue(&task.name, &format!("{number}")) };
+        let credential = agent.issue(request).await.ok().credential.unwrap();
+        let claims = claims(&credential.token);
+        let (issued, end) = (claims["iat"].as_u64().unwrap(), claims["exp"].as_u64().unwrap());
+        assert_eq!(i64::try_from(end).unwrap(), credential.expire_time.unwrap().seconds);
+        assert_eq!(credential.expire_time.unwrap().nanos, 0);
+        assert!(i64::try_from(end).unwrap() <= task.deadline.unwrap().seconds, "{number}");
+        assert!(end > issued && end - issued <= most, "{number}: {issued} {end}");
+    }
+    // An audience that learns of no revocation has its own limit.
+    let request = v1::IssueCredentialRequest {
+        audience: STATUS.to_owned(),
+        scope: vec![permission(STATUS, "health", &["read"])],
+        lifetime: seconds(3_600),
+        ..issue(&long.name, "status")
+    };
+    let claims = claims(&agent.issue(request).await.ok().credential.unwrap().token);
+    assert!(claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap() <= 60);
+    drop(agent);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn no_lifetime_is_shorter_than_a_second() {
+    let world = World::start();
+    let task = world.open_task(world.create("open")).await.name;
+    let (orchestrator, agent) = (world.client(ORCHESTRATOR).await, world.client(AGENT).await);
+    for (number, (seconds, nanos)) in [
+        (0, 0),
+        (0, 999_999_999),
+        (-1, 0),
+        (i64::MIN, 0),
+        (1, -1),
+        (1, 1_000_000_000),
+        (1, i32::MAX),
+        (1, i32::MIN),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let lifetime = Some(prost_types::Duration { seconds, nanos });
+        let request = v1::CreateTaskRequest { lifetime, ..world.create(&format!("task-{number}")) };
+        orchestrator.create(request).await.refused(Code::InvalidArgument, "invalid_argument");
+        let request = v1::IssueCredentialRequest { lifetime, ..issue(&task, &format!("lease-{number}")) };
+        agent.issue(request).await.refused(Code::InvalidArgument, "invalid_argument");
+    }
+    drop((orchestrator, agent));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_task_ends_at_its_deadline_by_itself() {
+    let world = World::start();
+    let request = v1::CreateTaskRequest { lifetime: seconds(3), ..world.create("open") };
+    let task = world.open_task(request).await.name;
+    let (orchestrator, agent) = (world.client(ORCHESTRATOR).await, world.client(AGENT).await);
+    let token = agent.issue(issue(&task, "one")).await.ok().credential.unwrap().token;
+    eventually("the task has expired", || async {
+        orchestrator.get(&task).await.ok().state() == v1::task::State::Expired
+    })
+    .await;
+    assert!(!world.client(RESOURCE_SERVER).await.is_active(&token).await);
+    agent.issue(issue(&task, "two")).await.refused(Code::FailedPrecondition, "task_closed");
+    orchestrator.complete(&task).await.refused(Code::FailedPrecondition, "task_closed");
+    drop((orchestrator, agent));
+    world.finish();
+}
+
+/// Asks for many credentials at once and gives how many were issued; the rest must be refused for the quota.
+async fn issue_at_once(clients: &[Client], task: &str, count: usize) -> usize {
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..count {
+        let client = clients[number % clients.len()].clone();
+        let request = issue(task, &format!("request-{number}"));
+        calls.spawn(async move {
+            let answer = client.issue(request).await;
+            if answer.is_ok() {
+                answer.ok();
+                return 1;
+            }
+            answer.refused(Code::ResourceExhausted, "leases_live_per_task_max");
+            0
+        });
+    }
+    calls.join_all().await.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l11_of_two_hundred_at_once_exactly_the_quota_is_issued() {
+    let world = World::start();
+    let task = world.open_task(world.create("open")).await.name;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(world.client(AGENT).await);
+    }
+    assert_eq!(issue_at_once(&clients, &task, 200).await, 64);
+    assert_eq!(clients[0].get(&task).await.ok().live_leases, 64);
+    // Another task has a quota of its own.
+    let other = world.open_task(world.create("other")).await.name;
+    clients[0].issue(issue(&other, "one")).await.ok();
+    drop(clients);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l11_a_quota_of_ten_counts_live_leases_only() {
+    let world = World::with(|config, _| {
+        config.insert("limits".to_owned(), toml::toml! { leases_live_per_task_max = 10 }.into());
+    });
+    let task = world.open_task(world.create("open")).await.name;
+    let agent = world.client(AGENT).await;
+    let short = v1::IssueCredentialRequest { lifetime: seconds(1), ..issue(&task, "short") };
+    agent.issue(short).await.ok();
+    for number in 0..9 {
+        agent.issue(issue(&task, &format!("{number}"))).await.ok();
+    }
+    // A place becomes free when a lease dies, and at no other time.
+    let mut refused = 0;
+    loop {
+        let answer = agent.issue(issue(&task, "next")).await;
+        if answer.is_ok() {
+            answer.ok();
+            break;
+        }
+        answer.refused(Code::ResourceExhausted, "leases_live_per_task_max");
+        refused += 1;
+        assert!(refused < 1_000);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    agent.issue(issue(&task, "eleventh")).await.refused(Code::ResourceExhausted, "leases_live_per_task_max");
+    drop(agent);
+    world.finish();
+}

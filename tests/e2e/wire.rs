@@ -1,0 +1,230 @@
+//! Bytes that are no request: too many, malformed, cut off, for no method, without a certificate or a protocol.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brevet_api::v1;
+use brevet_core::fact::Fact;
+use brevet_identity::tls;
+use brevet_identity::trust::{Bundle, ServerTrust};
+use rustls::ClientConfig;
+use rustls::client::ResolvesClientCert;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::CertifiedKey;
+use rustls::time_provider::DefaultTimeProvider;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::{Code, Status};
+use tower::ServiceExt;
+
+use crate::world::{AGENT, Client, World};
+
+const CREATE: &str = "/brevet.v1.TaskService/CreateTask";
+
+/// A message as gRPC frames it.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0], length.as_slice(), message].concat()
+}
+
+/// Sends bytes as the body of a call and gives its status.
+async fn call(
+    client: &Client,
+    path: &str,
+    headers: &[(&'static str, &str)],
+    body: Vec<u8>,
+) -> Result<(), Status> {
+    let mut request =
+        http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
+    for (name, value) in headers {
+        request.headers_mut().unwrap().insert(*name, value.parse().unwrap());
+    }
+    let body = tonic::body::Body::new(axum::body::Body::from(body));
+    let response = client.broker.channel().oneshot(request.body(body).unwrap()).await;
+    let response = response.map_err(|error| Status::unknown(error.to_string()))?;
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok => Err(status),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn bytes_that_are_no_request_are_refused_and_recorded_and_harm_nothing() {
+    let world = World::start();
+    let client = world.client(AGENT).await;
+    let too_large = vec![b'a'; 65 * 1024];
+    let name = |bytes: &[u8]| [&[0x0a, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let nested = std::iter::repeat_n([0x0a, 0x7f], 2_000).flatten().collect::<Vec<u8>>();
+    for (what, body, code, reason) in [
+        ("garbage", framed(&[0xff; 32]), Code::InvalidArgument, "message_malformed"),
+        ("a length beyond the end", framed(&[0x0a, 0x7f, b'a']), Code::InvalidArgument, "message_malformed"),
+        (
+            "a length of 2^64",
+            framed(&[0x0a, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]),
+            Code::InvalidArgument,
+            "message_malformed",
+        ),
+        ("no UTF-8", framed(&name(&[0xc3, 0x28])), Code::InvalidArgument, "message_malformed"),
+        ("another type", framed(&[0x08, 1]), Code::InvalidArgument, "message_malformed"),
+        ("a group without an end", framed(&[0x0b]), Code::InvalidArgument, "message_malformed"),
+        ("nested", framed(&nested), Code::InvalidArgument, "message_malformed"),
+        ("no frame", vec![], Code::InvalidArgument, "message_malformed"),
+        ("half a frame's head", vec![0, 0, 0], Code::InvalidArgument, "message_malformed"),
+        ("a frame that is cut off", vec![0, 0, 0, 0, 9, 0x0a], Code::InvalidArgument, "message_malformed"),
+        ("a frame of another kind", vec![7, 0, 0, 0, 0], Code::InvalidArgument, "message_malformed"),
+        (
+            "65 KiB",
+            framed(&name(b"a").into_iter().chain(too_large.clone()).collect::<Vec<_>>()),
+            Code::ResourceExhausted,
+            "message_too_large",
+        ),
+        ("4 GiB, it says", vec![0, 255, 255, 255, 255, 1], Code::ResourceExhausted, "message_too_large"),
+    ] {
+        println!("{what}");
+        let result = call(&client, CREATE, &[], body).await;
+        client.answer("CreateTask", None, result).refused(code, reason);
+    }
+    for path in ["/brevet.v1.TaskService/DeleteTask", "/brevet.v1.KeyService/ListKeys", "/", "/a"] {
+        let result = call(&client, path, &[], framed(&[])).await;
+        client.answer("unknown", None, result).refused(Code::Unimplemented, "unimplemented");
+    }
+    // Fields that this version does not know mean nothing to it; of a field given twice the last counts.
+    let name = |task: &str| [&[0x0a, u8::try_from(task.len()).unwrap()], task.as_bytes()].concat();
+    let unknown = [name("x"), name("tasks/7zzzzzzzzzzzzzzzzzzzzzzzzz"), vec![0xf8, 0x07, 1]].concat();
+    let result = call(&client, "/brevet.v1.TaskService/GetTask", &[], framed(&unknown)).await;
+    client.answer("GetTask", None, result).refused(Code::NotFound, "not_found");
+
+    // The connection and the daemon are as they were.
+    assert_eq!(client.list(v1::ListTasksRequest::default()).await.ok().tasks, []);
+    drop(client);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn headers_are_bounded_and_no_method_of_http_but_post_is_one() {
+    let world = World::start();
+    let client = world.client(AGENT).await;
+    let long = "a".repeat(64 * 1024);
+    assert!(call(&client, CREATE, &[("x-long", &long)], framed(&[])).await.is_err());
+    let client = world.client(AGENT).await;
+    for (name, value) in [("grpc-timeout", "0n"), ("grpc-timeout", "-1S"), ("grpc-timeout", "99999999H")] {
+        let _any_status = call(&client, CREATE, &[(name, value)], framed(&[])).await;
+    }
+    for content_type in ["application/json", "application/grpc-web", "text/plain"] {
+        let _any_status = call(&client, CREATE, &[("content-type", content_type)], framed(&[])).await;
+    }
+    assert_eq!(client.list(v1::ListTasksRequest::default()).await.ok().tasks, []);
+    drop(client);
+    for written in world.stop() {
+        assert!(!matches!(written.fact, Fact::TaskOpened(_)));
+    }
+}
+
+#[derive(Debug)]
+struct NoCertificate;
+
+impl ResolvesClientCert for NoCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[rustls::SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+
+    fn has_certs(&self) -> bool {
+        false
+    }
+}
+
+fn tls_config(world: &World) -> ClientConfig {
+    let files = world.endpoints().identity(AGENT).unwrap().clone();
+    let chain = CertificateDer::pem_file_iter(&files.cert).unwrap().collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+    let authorities = Bundle::from_pem(&std::fs::read(&files.bundle).unwrap()).unwrap();
+    let server = world.endpoints().server_spiffe_id;
+    let trust = Arc::new(ServerTrust::new([(server.trust_domain(), authorities)]).unwrap());
+    let source: tls::TrustSource<_> = Arc::new(move || Arc::clone(&trust));
+    tls::client_config(chain, key, source, server, Arc::new(DefaultTimeProvider)).unwrap()
+}
+
+/// Connects, sends what begins an HTTP/2 connection, and gives all that comes back until the end.
+async fn answer_to_preface(world: &World, config: ClientConfig) -> std::io::Result<Vec<u8>> {
+    let address = world.endpoints().grpc.trim_start_matches("https://").to_owned();
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    stream.flush().await?;
+    let mut read = Vec::new();
+    // A server that accepts the connection answers with its settings and stays.
+    let mut buffer = [0; 1024];
+    loop {
+        match tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await {
+            Ok(Ok(0)) => return Ok(read),
+            Ok(Ok(count)) => {
+                read.extend(buffer.iter().take(count));
+                return Ok(read);
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => panic!("neither an answer nor an end"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_connection_without_a_certificate_or_a_protocol_gets_no_answer() {
+    let world = World::start();
+    // As it should be, the server's settings come back.
+    assert!(!answer_to_preface(&world, tls_config(&world)).await.unwrap().is_empty());
+
+    let mut nobody = tls_config(&world);
+    nobody.client_auth_cert_resolver = Arc::new(NoCertificate);
+    let alert = answer_to_preface(&world, nobody).await.unwrap_err();
+    assert!(alert.to_string().contains("CertificateRequired"), "{alert}");
+
+    let mut silent = tls_config(&world);
+    silent.alpn_protocols = vec![];
+    assert!(answer_to_preface(&world, silent).await.map_or(true, |read| read.is_empty()));
+
+    let mut other = tls_config(&world);
+    other.alpn_protocols = vec![b"http/1.1".to_vec()];
+    assert!(answer_to_preface(&world, other).await.is_err());
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_port_that_is_sent_something_else_goes_on_serving() {
+    let world = World::start();
+    let address = world.endpoints().grpc.trim_start_matches("https://").to_owned();
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &[0x16, 3, 1, 255, 255],
+        &[0; 64],
+        b"",
+    ] {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+    }
+    world.client(AGENT).await.list(v1::ListTasksRequest::default()).await.ok();
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn reflection_is_there_only_by_configuration() {
+    for reflection in [false, true] {
+        let world = World::with(|config, _| {
+            config["grpc"].as_table_mut().unwrap().insert("reflection".to_owned(), reflection.into());
+        });
+        let client = world.client(AGENT).await;
+        let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        let result = call(&client, path, &[], framed(&[0x3a, 1, b'*'])).await;
+        let answer = client.answer("unknown", None, result);
+        if reflection {
+            answer.ok()
+        } else {
+            drop(answer.refused(Code::Unimplemented, "unimplemented"))
+        }
+        drop(client);
+        world.finish();
+    }
+}
