@@ -36,7 +36,7 @@ use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::broker::{Broker, Refusal};
+use crate::broker::Broker;
 use crate::clock::{Clock, ClockError, ClockState};
 use crate::config::{Config, ConfigError};
 use crate::configuration::{Configuration, ConfigurationError};
@@ -57,6 +57,8 @@ const STATE_KEY_FILE: &str = "state.key";
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How long the broker's own certificate lives; it is renewed after half of that.
 const SERVER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(86_400);
+/// When a renewal that failed is tried again.
+const RENEWAL_RETRY: Duration = Duration::from_secs(60);
 /// How often a consumer of the SPIFFE bundle is asked to come back, in seconds.
 const BUNDLE_REFRESH_HINT_SECONDS: u64 = 300;
 
@@ -124,8 +126,8 @@ pub enum StartError {
     #[error(transparent)]
     Http(#[from] ListenError),
     /// The journal could not record that the configuration is in force.
-    #[error("the configuration could not be put in force")]
-    Configure,
+    #[error("the configuration could not be put in force: {0}")]
+    Configure(String),
     /// The journal could not record the start.
     #[error("the start could not be recorded")]
     Sealed(#[from] Sealed),
@@ -177,6 +179,7 @@ impl App {
     pub async fn build(path: &Path) -> Result<Self, StartError> {
         // 1. What was written by people is refused first.
         let config = Config::load(path)?;
+        let reloader = Reloader::new(path, &config);
         let configuration = Configuration::load(&config)?;
 
         // 2. The journal is read, and the state is its fold.
@@ -263,7 +266,7 @@ impl App {
             limits: config.limits.clone(),
             rng,
         });
-        broker.configure(configuration).await.map_err(|_: Refusal| StartError::Configure)?;
+        broker.configure(configuration).await.map_err(|refusal| StartError::Configure(refusal.text))?;
         let started = Fact::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             replayed,
@@ -293,13 +296,15 @@ impl App {
             gauges: Arc::new(gauges),
             readiness: readiness(&broker, &journal, &stopping),
         };
-        let reloader = Reloader::new(path, &config);
         // Whoever sees that the daemon listens may tell it to reload.
         let hangups = reload::hangups();
         let address =
             grpc.local_addr().map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
         let url = config.grpc.url.clone().unwrap_or_else(|| format!("https://{address}"));
-        let proofs = ProofMemory::new(config.limits.proofs_remembered_max);
+        let proofs = ProofMemory::new(
+            config.limits.proofs_remembered_max,
+            config.limits.proofs_remembered_per_caller_max,
+        );
         let endpoint = Endpoint {
             routes: grpc::routes(&broker, &config.grpc, proofs, &url)?,
             limits: config.grpc.limits(),
@@ -506,9 +511,9 @@ async fn renew_server_certificate(
     loop {
         let next = broker.clock.now().judge.after(SERVER_CERTIFICATE_LIFETIME / 2);
         broker.clock.sleep_until(next).await;
-        match server_tls(&config, &authority, &broker) {
-            Ok(renewed) => tls.store(renewed),
-            Err(problem) => error!(%problem, "the server certificate could not be renewed"),
+        while let Err(problem) = server_tls(&config, &authority, &broker).map(|renewed| tls.store(renewed)) {
+            error!(%problem, "the server certificate could not be renewed");
+            broker.clock.sleep_until(broker.clock.now().judge.after(RENEWAL_RETRY)).await;
         }
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use brevet_core::sabotage;
 use brevet_core::time::{Now, Timestamp};
 use nix::time::ClockId;
 use rustls::pki_types::UnixTime;
@@ -197,8 +198,10 @@ impl Clock {
         let issue = inner.anchor.after(since_boot.saturating_sub(inner.booted));
         let highest = issue.max(wall);
         let before = inner.judged.fetch_max(highest.millis(), Ordering::SeqCst);
-        let judge = highest.max(Timestamp::from_millis(before));
-        let suspect = judge.since(issue) > inner.tolerance;
+        let before =
+            if sabotage::on("judge_goes_back") { Timestamp::EPOCH } else { Timestamp::from_millis(before) };
+        let judge = highest.max(before);
+        let suspect = judge.since(issue) > inner.tolerance && !sabotage::on("never_suspect");
         if !suspect {
             inner.mark.fetch_max(judge.millis(), Ordering::SeqCst);
         }

@@ -122,7 +122,7 @@ pub struct GrpcConfig {
     /// Whether callers may ask which services there are.
     #[serde(default)]
     pub reflection: bool,
-    /// Bytes in one message, in and out.
+    /// Bytes in one request.
     #[serde(default = "defaults::message_bytes_max")]
     pub message_bytes_max: NonZeroU32,
     /// Connections at once.
@@ -161,6 +161,8 @@ impl GrpcConfig {
             handshakes_max: count(self.handshakes_max),
             handshake_max: seconds(self.handshake_seconds_max),
             connection_age_max: seconds(self.connection_age_seconds_max),
+            // Whatever was begun before the connection got too old may be finished.
+            connection_grace: seconds(self.call_seconds_max),
             streams_max: self.streams_per_connection_max.get(),
             drain_max: seconds(self.drain_seconds_max),
             ..NetLimits::default()
@@ -224,6 +226,8 @@ pub struct Limits {
     pub conflict_retries_max: u32,
     /// DPoP proofs remembered, so that none is taken twice.
     pub proofs_remembered_max: NonZeroU32,
+    /// As many of one caller.
+    pub proofs_remembered_per_caller_max: NonZeroU32,
     /// Tasks on one page of a list.
     pub page_size_max: NonZeroU32,
 }
@@ -238,6 +242,7 @@ impl Default for Limits {
             leases_live_per_task_max: defaults::small(64),
             conflict_retries_max: 8,
             proofs_remembered_max: defaults::small(100_000),
+            proofs_remembered_per_caller_max: defaults::small(5_000),
             page_size_max: defaults::small(100),
         }
     }
@@ -432,6 +437,14 @@ impl Config {
                 "limits.task_lifetime_seconds_default is above limits.task_lifetime_seconds_max",
             ),
             (self.http.listen.ip().is_loopback(), "http.listen is not a loopback address"),
+            (
+                self.grpc.url.as_deref().is_none_or(is_issuer),
+                "grpc.url is not an https URL without a slash at its end",
+            ),
+            (
+                self.grpc.url.is_some() || !self.grpc.listen.ip().is_unspecified(),
+                "grpc.url must say how clients reach an address that stands for all",
+            ),
             (
                 is_issuer(&self.issuer),
                 "issuer is not an https URL, or an http URL of this machine, without a slash at its end",

@@ -7,7 +7,7 @@
 //! pause at exhaustion. What comes after is bounded by HTTP/2's own limits, by pings that find dead peers, and by
 //! an age after which a connection is asked to close and then cut.
 //!
-//! The same loop serves TLS sockets, the local root socket and the HTTP listener of [`crate::http`].
+//! The same loop serves TLS sockets, local sockets and the HTTP listener of [`crate::http`].
 
 mod accept;
 mod admission;

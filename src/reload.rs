@@ -23,41 +23,104 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// Notices that files have changed.
 #[derive(Debug)]
 pub struct Reloader {
-    path: PathBuf,
+    files: Files,
+    seen: Option<Digest>,
+}
+
+/// The files that are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Files {
+    configuration: PathBuf,
     policy_directory: PathBuf,
     bundles: Vec<PathBuf>,
-    seen: Option<Vec<u8>>,
+}
+
+type Digest = Vec<u8>;
+
+/// Why a reload came to nothing.
+enum ReloadError {
+    /// What the files say is refused; they have to change before it is tried again.
+    Refused(String),
+    /// It could not be put in force now, and is tried again.
+    Later(String),
 }
 
 impl Reloader {
-    /// Begins with the files as they are now.
+    /// Begins with the files as they are now. To be called before they are read, or a change in between is missed.
     #[must_use]
     pub fn new(path: &Path, config: &Config) -> Self {
-        let mut reloader = Self {
-            path: path.to_owned(),
+        let files = Files::of(path, config);
+        Self { seen: Some(files.digest()), files }
+    }
+
+    /// Reads the files again if they have changed, or if somebody asks for it.
+    async fn look(&mut self, asked: bool, broker: &Broker) {
+        let digest = self.files.digest();
+        if self.seen.as_ref() == Some(&digest) && !asked {
+            return;
+        }
+        self.seen = Some(digest);
+        match self.reload(broker).await {
+            Ok(true) => info!("the changed configuration is in force"),
+            Ok(false) => {
+                info!("nothing that is in force changed; listeners and limits are read at the start")
+            }
+            Err(ReloadError::Refused(problem)) => {
+                warn!(problem, "the changed configuration is refused; the old one stays in force");
+            }
+            Err(ReloadError::Later(problem)) => {
+                warn!(problem, "the changed configuration is not in force yet");
+                self.seen = None;
+            }
+        }
+    }
+
+    /// Puts registry, policies and trust in force. Answers whether any of them is new.
+    async fn reload(&mut self, broker: &Broker) -> Result<bool, ReloadError> {
+        let path = self.files.configuration.clone();
+        let read = tokio::task::spawn_blocking(move || read(&path)).await;
+        let (config, configuration) =
+            read.map_err(|problem| ReloadError::Later(problem.to_string()))?.map_err(ReloadError::Refused)?;
+        // What was minted under the old names must not become a stranger's under the new ones.
+        if config.trust_domain != *broker.table.in_force().configuration.trust.own()
+            || config.issuer != broker.issuer
+        {
+            let problem = "trust_domain and issuer are read at the start";
+            return Err(ReloadError::Refused(problem.to_owned()));
+        }
+        let changed = broker.configure(configuration).await;
+        let changed = changed.map_err(|refusal| ReloadError::Later(refusal.text))?;
+        let files = Files::of(&self.files.configuration, &config);
+        if files != self.files {
+            self.seen = Some(files.digest());
+            self.files = files;
+        }
+        Ok(changed)
+    }
+}
+
+fn read(path: &Path) -> Result<(Config, Configuration), String> {
+    let config = Config::load(path).map_err(|problem| problem.to_string())?;
+    let configuration = Configuration::load(&config).map_err(|problem| problem.to_string())?;
+    Ok((config, configuration))
+}
+
+impl Files {
+    fn of(path: &Path, config: &Config) -> Self {
+        Self {
+            configuration: path.to_owned(),
             policy_directory: config.policy_directory.clone(),
             bundles: config.trust.iter().map(|trust| trust.bundle.clone()).collect(),
-            seen: None,
-        };
-        reloader.seen = Some(reloader.digest());
-        reloader
+        }
     }
 
-    /// Whether the files have changed since the last time this was asked.
-    fn has_changed(&mut self) -> bool {
-        let now = Some(self.digest());
-        let changed = now != self.seen;
-        self.seen = now;
-        changed
-    }
-
-    fn digest(&self) -> Vec<u8> {
+    fn digest(&self) -> Digest {
         let mut policies: Vec<PathBuf> = fs::read_dir(&self.policy_directory)
             .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
             .unwrap_or_default();
         policies.sort();
         let mut context = Context::new(&SHA256);
-        for path in [&self.path].into_iter().chain(&policies).chain(&self.bundles) {
+        for path in [&self.configuration].into_iter().chain(&policies).chain(&self.bundles) {
             let content = fs::read(path).unwrap_or_default();
             context.update(path.as_os_str().as_encoded_bytes());
             context.update(&[0]);
@@ -68,7 +131,7 @@ impl Reloader {
     }
 }
 
-/// The hangups that ask for a look at the files. Once this was called, a SIGHUP no longer ends the process.
+/// The hangups that ask for a reload. Once this was called, a SIGHUP no longer ends the process.
 #[must_use]
 pub fn hangups() -> Option<Signal> {
     signal(SignalKind::hangup()).ok()
@@ -77,34 +140,16 @@ pub fn hangups() -> Option<Signal> {
 /// Looks at the files for as long as the daemon lives.
 pub async fn run(mut reloader: Reloader, mut hangups: Option<Signal>, broker: Arc<Broker>) -> Infallible {
     loop {
-        match &mut hangups {
-            Some(hangups) => {
-                tokio::select! {
-                    () = tokio::time::sleep(INTERVAL) => {}
-                    _ = hangups.recv() => {}
-                }
+        let asked = match &mut hangups {
+            Some(hangups) => tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => false,
+                _ = hangups.recv() => true,
+            },
+            None => {
+                tokio::time::sleep(INTERVAL).await;
+                false
             }
-            None => tokio::time::sleep(INTERVAL).await,
-        }
-        if reloader.has_changed() {
-            match reload(&mut reloader, &broker).await {
-                Ok(()) => info!("configuration reloaded"),
-                Err(problem) => {
-                    warn!(problem, "the changed configuration is refused; the old one stays in force")
-                }
-            }
-        }
+        };
+        reloader.look(asked, &broker).await;
     }
-}
-
-/// Puts registry, policies and trust in force. Listeners and limits keep what they were started with.
-async fn reload(reloader: &mut Reloader, broker: &Broker) -> Result<(), String> {
-    let config = Config::load(&reloader.path).map_err(|problem| problem.to_string())?;
-    let configuration = Configuration::load(&config).map_err(|problem| problem.to_string())?;
-    broker.configure(configuration).await.map_err(|refusal| refusal.text)?;
-    let seen = reloader.seen.take();
-    *reloader = Reloader::new(&reloader.path.clone(), &config);
-    // What changed while this was reading is seen the next time.
-    reloader.seen = seen.or(reloader.seen.take());
-    Ok(())
 }

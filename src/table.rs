@@ -286,16 +286,16 @@ impl Table {
     /// Notes what changes nothing: a denial, a start.
     ///
     /// # Errors
-    /// [`Sealed`] if the journal takes nothing any more.
+    /// [`AppendError`] if the journal does not take it, now or any more.
     pub fn note(
         &self,
         envelope: &Envelope,
         fact: &Fact,
         evidence: Option<&Evidence>,
-    ) -> Result<Undurable<()>, Sealed> {
-        let body = record::encode(envelope, fact, evidence).map_err(|_| Sealed)?;
+    ) -> Result<Undurable<()>, AppendError> {
+        let body = record::encode(envelope, fact, evidence).map_err(|_| AppendError::Sealed)?;
         let entry = Entry { kind: Kind::Note, grows: false, body };
-        let ticket = self.journal.append(entry, &mut |_| {}).map_err(|_| Sealed)?;
+        let ticket = self.journal.append(entry, &mut |_| {})?;
         Ok(Undurable { value: (), revision: ticket.revision() })
     }
 

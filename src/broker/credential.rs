@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brevet_core::digest::{CertificateDigest, ClaimDigest, Thumbprint};
-use brevet_core::fact::Holder;
+use brevet_core::fact::{Envelope, Holder, LeaseOutcome, ReasonCode};
 use brevet_core::id::{Id, LeaseId};
-use brevet_core::ledger::{IssueRefusal, Recall};
+use brevet_core::ledger::{End, EndRefusal, IssueRefusal, Recall};
 use brevet_core::name::{AudienceName, RequestId};
 use brevet_core::proof::Caller;
 use brevet_core::request::{CredentialFacts, Operation, PromptOrigin, Request, Resource, TaskFacts};
@@ -101,9 +101,7 @@ impl Broker {
         let lease = match self.decide(|| self.try_issue(caller, &ask, &possession)) {
             Ok(lease) => lease,
             Err(refusal) => {
-                if refusal.kind == Kind::Precondition {
-                    self.settle(ask.task.root()).await?;
-                }
+                self.settle(ask.task.root()).await?;
                 return Err(refusal);
             }
         };
@@ -150,7 +148,7 @@ impl Broker {
                 scope: task.opened().scope.clone(),
                 holder,
                 path: ledger.path(ask.task).map(|hop| hop.node).collect(),
-                deadline: task.opened().deadline,
+                deadline: ledger.deadline(ask.task)?,
                 prompt_origin: task.opened().prompt_origin.filter(|_| task.opened().opener != who.spiffe_id),
                 version: ledger.version(),
             })))
@@ -160,8 +158,21 @@ impl Broker {
             Err(lease) => return Ok(lease),
         };
 
-        // 4. What is asked for lies within the task, and belongs to a registered audience.
+        // 4. What is asked for lies within the task and, whatever it was when the task was opened, within the agent's
+        //    ceiling of today; and it belongs to a registered audience.
         let scope = drawn.scope.narrow(ask.scope.clone())?;
+        let agent = in_force
+            .registry()
+            .agent(&who.spiffe_id)
+            .ok_or_else(|| Refusal::new(Kind::Denied, "not_registered", "the agent is not registered"))?;
+        let scope = agent.scope.narrow(scope)?;
+        if drawn.facts.sensitivity_max > agent.sensitivity_max {
+            return Err(Refusal::new(
+                Kind::Denied,
+                "sensitivity_widens",
+                "more sensitive than the agent's ceiling",
+            ));
+        }
         let audience = in_force.registry().audience(&who.tenant, &ask.audience).ok_or_else(|| {
             Refusal::new(Kind::Denied, "audience_unknown", "the audience is not registered")
         })?;
@@ -227,7 +238,13 @@ impl Broker {
         let recorded = self.table.recorded(lease).await?.ok_or_else(Refusal::not_found)?;
 
         // 9. The key is used, and the product compared with its plan.
-        let credential = self.signer.sign(recorded).await?;
+        let credential = match self.signer.sign(recorded).await {
+            Ok(credential) => credential,
+            Err(problem) => {
+                self.give_up(lease).await?;
+                return Err(problem.into());
+            }
+        };
 
         // 10. What ended meanwhile is dropped unseen.
         let judge = self.clock.now().judge;
@@ -240,9 +257,30 @@ impl Broker {
                 Ok(Issued(credential))
             }
             Some(Some(_)) | None => {
+                self.settle(lease.task.root()).await?;
                 Err(Refusal::new(Kind::Precondition, "lease_ended", "the lease has ended"))
             }
         }
+    }
+
+    /// Ends a lease whose credential nobody has seen, so that an error leaves nothing behind (invariant L10).
+    async fn give_up(&self, lease: LeaseId) -> Result<(), Refusal> {
+        let root = lease.task.root();
+        let tenant = self.table.view(root, |ledger| ledger.tenant().clone());
+        let ended = self.decide(|| {
+            let now = self.clock.now();
+            let envelope =
+                Envelope { tenant: tenant.clone(), tree: Some(root), ..self.envelope(now, None, None, None) };
+            let ended = self.table.commit(root, &envelope, None, |ledger, in_force| {
+                let (outcome, reason) = (LeaseOutcome::Undelivered, ReasonCode::of("signer_failed"));
+                match ledger.end_lease(lease, outcome, reason, &in_force.control, now.judge)? {
+                    End::Now(fact, _) => Ok((Some(fact), ())),
+                    End::Already => Ok::<_, EndRefusal>((None, ())),
+                }
+            });
+            Ok(ended?)
+        })?;
+        Ok(self.table.durable(ended).await?)
     }
 }
 

@@ -17,9 +17,11 @@ use brevet_core::name::{RequestId, TenantName};
 use brevet_core::proof::Caller;
 use brevet_core::registry::{Registry, Role};
 use brevet_core::request::CallerFacts;
+use brevet_core::sabotage;
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Now;
 use brevet_identity::jwk_set::JwkSet;
+use brevet_journal::AppendError;
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::Signer;
 use brevet_mint::state_key::StateKey;
@@ -33,7 +35,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::configuration::Configuration;
 use crate::http::{DecisionOutcome, Metrics};
-use crate::table::{Sealed, Table, Undurable};
+use crate::table::{Table, Undurable};
 
 /// Everything the use cases draw on, built once.
 pub struct Broker {
@@ -98,8 +100,8 @@ impl Broker {
     /// Notes a fact that changes nothing and waits for nothing.
     ///
     /// # Errors
-    /// [`Sealed`] if the journal takes nothing any more.
-    pub fn note(&self, fact: &Fact) -> Result<Undurable<()>, Sealed> {
+    /// [`AppendError`] if the journal does not take it, now or any more.
+    pub fn note(&self, fact: &Fact) -> Result<Undurable<()>, AppendError> {
         self.table.note(&self.envelope(self.clock.now(), None, None, None), fact, None)
     }
 
@@ -147,6 +149,9 @@ impl Broker {
     }
 
     /// Counts and notes a refusal that an authenticated caller is answered (invariant U1).
+    ///
+    /// # Errors
+    /// [`Refusal`] to be answered in its place if the journal does not take it.
     pub fn refuse(
         &self,
         caller: &Caller,
@@ -154,7 +159,7 @@ impl Broker {
         tree: Option<RootTaskId>,
         request_id: Option<&RequestId>,
         refusal: &Refusal,
-    ) {
+    ) -> Result<(), Refusal> {
         let tenant = self.table.in_force().registry().tenant_of(caller.spiffe_id()).cloned();
         let envelope = Envelope {
             tree,
@@ -168,8 +173,13 @@ impl Broker {
             Kind::Denied => DecisionOutcome::Denied,
             _ => DecisionOutcome::Refused,
         });
-        // A journal that takes nothing any more ends the process; there is nothing left to tell it.
-        let _sealed = self.table.note(&envelope, &fact, refusal.evidence.as_deref());
+        if sabotage::on("denials_unrecorded") {
+            return Ok(());
+        }
+        match self.table.note(&envelope, &fact, refusal.evidence.as_deref()) {
+            Ok(_durable_within_a_second) => Ok(()),
+            Err(_) => Err(Refusal::unavailable("denial_unrecorded")),
+        }
     }
 
     fn envelope(

@@ -171,7 +171,10 @@ impl From<Widening> for Refusal {
 
 impl From<PlanError> for Refusal {
     fn from(error: PlanError) -> Self {
-        Self::new(Kind::Precondition, "no_time", error.to_string())
+        match error {
+            PlanError::Size => Self::invalid("scope", error),
+            _ => Self::new(Kind::Precondition, "no_time", error.to_string()),
+        }
     }
 }
 

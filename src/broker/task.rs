@@ -5,7 +5,7 @@ use std::time::Duration;
 use brevet_core::digest::{ClaimDigest, RequestDigest, Thumbprint};
 use brevet_core::fact::{Holder, Outcome, ReasonCode, TaskOpened};
 use brevet_core::id::{RootTaskId, TaskId};
-use brevet_core::ledger::{self, End, EndRefusal, Ending, Ledger, Opening};
+use brevet_core::ledger::{End, EndRefusal, Ending, Ledger, Opening};
 use brevet_core::name::{PurposeCode, RequestId, TaskType, TenantName};
 use brevet_core::proof::Caller;
 use brevet_core::registry::Registry;
@@ -100,7 +100,18 @@ impl Broker {
     /// [`Refusal`]; no task was opened then.
     pub async fn create_task(&self, caller: &Caller, ask: TaskAsk) -> Result<Opened, Refusal> {
         let body = body_of("CreateTask", &ask);
-        let root = self.decide(|| self.try_create_task(caller, &ask, body))?;
+        let root = match self.decide(|| self.try_create_task(caller, &ask, body)) {
+            Ok(root) => root,
+            Err(refusal) => {
+                // A refusal tells of the task that has the request's id already.
+                let who = self.facts_of(caller, self.table.in_force().registry(), self.clock.now())?;
+                let root = self.state_key.root_task_id(&who.tenant, &who.spiffe_id, &ask.request_id);
+                if self.table.view(root, |_| ()).is_some() {
+                    self.settle(root).await?;
+                }
+                return Err(refusal);
+            }
+        };
         let task = self.task_view(TaskId::root_of(root)).await?.ok_or_else(Refusal::not_found)?;
         let claim = match task.opened.holder {
             Holder::Key(_) => None,
@@ -138,7 +149,7 @@ impl Broker {
             self.limits.task_lifetime_default(),
             self.limits.task_lifetime_max(),
         );
-        let deadline = ledger::deadline(now.issue, Some(lifetime), lifetime, lifetime);
+        let deadline = now.issue.after(lifetime).floor_to_second();
         let request = request_to_open(&in_force, who.clone(), ask, task, deadline, now);
         let permit = match in_force.policies().decide(request) {
             Decision::Permit(permit) => permit,

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use brevet_client::endpoints::{Endpoints, IdentityFiles};
+use brevet_client::endpoints::{ENDPOINTS_FILE, Endpoints, IdentityFiles};
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::Timestamp;
 use clap::Args;
@@ -42,6 +42,12 @@ pub(super) fn run(arguments: Arguments) -> Exit {
     let made = made
         .map_err(|problem| Box::new(problem) as Box<dyn std::error::Error>)
         .and_then(|(grpc, http)| Ok(make(&dir, grpc, http, now, &SystemRandom::new())?));
+    // What an earlier run left would say that the daemon listens before it does.
+    let stale = std::fs::remove_file(dir.join(ENDPOINTS_FILE));
+    let made = match stale {
+        Err(problem) if problem.kind() != std::io::ErrorKind::NotFound => Err(problem.into()),
+        _ => made,
+    };
     match made {
         Ok(made) => serve::serve(&made.config, |app| announce(&dir, app)),
         Err(problem) => {
@@ -73,7 +79,6 @@ fn announce(dir: &Path, app: &App) -> Result<(), Box<dyn std::error::Error>> {
     let endpoints = Endpoints {
         grpc: format!("https://{}", app.grpc_address()?),
         http: format!("http://{}", app.http_address()?),
-        root_socket: "root.sock".into(),
         server_spiffe_id: SpiffeId::new(&broker, "/brevet")?,
         trust_domain: broker,
         identities,

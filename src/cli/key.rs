@@ -15,8 +15,6 @@ use super::output;
 use crate::app::{CHECKPOINT_KEY_FILE, TASK_TOKEN_KEY_FILE};
 use crate::config::Config;
 
-/// The key files in the state directory.
-
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]

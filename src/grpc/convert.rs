@@ -12,10 +12,14 @@ use brevet_core::scope::{Constraint, Permission, Scope, Value};
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::terms::{Content, Profile, Terms};
 use brevet_core::time::Timestamp;
+use prost::Message;
 
 use crate::broker::{
     CredentialAsk, Ended, Introspection, Issued, Opened, Refusal, TaskAsk, TaskFilter, TaskView,
 };
+
+/// The most bytes of tasks on one page: a page fits an answer, and so does a page of one task of any size.
+const PAGE_BYTES_MAX: usize = 128 * 1024;
 
 type Parsed<T> = Result<T, Refusal>;
 
@@ -100,6 +104,28 @@ pub(super) fn task_filter(request: &v1::ListTasksRequest, page_size_max: usize) 
         },
         limit: if page_size == 0 { page_size_max } else { page_size.min(page_size_max) },
     })
+}
+
+/// One page: as many tasks as were asked for and fit an answer. A page that is not the last one says where the next
+/// begins.
+pub(super) fn page(views: &[TaskView], limit: usize) -> v1::ListTasksResponse {
+    let mut page = v1::ListTasksResponse::default();
+    let mut bytes: usize = 0;
+    for view in views {
+        let task = task(view);
+        bytes = bytes.saturating_add(task.encoded_len());
+        if bytes > PAGE_BYTES_MAX && !page.tasks.is_empty() {
+            break;
+        }
+        page.tasks.push(task);
+    }
+    if page.tasks.len() < views.len() || views.len() == limit {
+        page.next_page_token = views
+            .get(page.tasks.len().saturating_sub(1))
+            .map(|last| last.opened.id.to_string())
+            .unwrap_or_default();
+    }
+    page
 }
 
 pub(super) fn opened(opened: Opened) -> v1::CreateTaskResponse {
@@ -197,7 +223,7 @@ pub(super) fn introspection(introspection: &Introspection) -> v1::IntrospectCred
     let revision = introspection.revision.0;
     match &introspection.active {
         None => v1::IntrospectCredentialResponse { active: false, revision, ..Default::default() },
-        Some((terms, issued_at)) => active(terms, issued_at.0.max(revision)),
+        Some((terms, issued_at)) => active(terms, revision.max(issued_at.0)),
     }
 }
 
@@ -248,12 +274,12 @@ fn prompt_origin(value: i32) -> Parsed<Option<PromptOrigin>> {
     }
 }
 
-/// A life of at least one second. Fractions of a second are cut off: a credential ends on a whole one.
+/// A life of whole seconds, at least one: a credential ends on a whole one.
 fn lifetime(duration: Option<prost_types::Duration>) -> Parsed<Option<Duration>> {
     let Some(duration) = duration else { return Ok(None) };
-    let invalid = || Refusal::invalid("lifetime", "must be at least one second");
+    let invalid = || Refusal::invalid("lifetime", "must be a whole number of seconds, at least one");
     let seconds = u64::try_from(duration.seconds).map_err(|_| invalid())?;
-    if seconds == 0 || !(0..1_000_000_000).contains(&duration.nanos) {
+    if seconds == 0 || duration.nanos != 0 {
         return Err(invalid());
     }
     Ok(Some(Duration::from_secs(seconds)))

@@ -9,6 +9,7 @@ use brevet_core::fact::{DeniedOperation, Fact, ReasonCode};
 use brevet_core::id::RootTaskId;
 use brevet_core::name::RequestId;
 use brevet_core::proof::Caller;
+use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
 use brevet_identity::dpop;
 use tonic::{Request, Response, Status};
@@ -91,8 +92,11 @@ impl Door {
     ) -> Result<Response<T>, Status> {
         outcome.map(Response::new).map_err(|refusal| {
             let operation = DeniedOperation::Method(asked.method.to_owned());
-            self.broker.refuse(caller, operation, asked.tree, asked.request_id.as_ref(), &refusal);
-            status::of(&refusal)
+            let request_id = asked.request_id.as_ref();
+            match self.broker.refuse(caller, operation, asked.tree, request_id, &refusal) {
+                Ok(()) => status::of(&refusal),
+                Err(unrecorded) => status::of(&unrecorded),
+            }
         })
     }
 
@@ -125,7 +129,7 @@ impl Door {
         let ends = proven.issued_at.after(limits.age_max).after(limits.skew_max);
         let known = peer.is_some_and(|peer| peer.proven().contains(&proven.thumbprint));
         let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
-        match proofs.remember((proven.thumbprint, proven.jti), ends, now) {
+        match proofs.remember(caller.spiffe_id(), (proven.thumbprint, proven.jti), ends, now) {
             Remembered::New => {}
             // A retry over the connection that has proven the key is no replay.
             Remembered::Before if known => {}
@@ -156,8 +160,8 @@ impl Door {
             }
         }
         let operation = DeniedOperation::Method(method.to_owned());
-        // A journal that takes nothing any more ends the process; there is nothing left to tell it.
-        let _sealed = self.broker.note(&Fact::Denied { operation, reason: ReasonCode::of(reason) });
+        // It is a sample; a journal that is too busy for it has the count.
+        let _sampled = self.broker.note(&Fact::Denied { operation, reason: ReasonCode::of(reason) });
     }
 }
 
@@ -165,9 +169,11 @@ impl Door {
 #[derive(Debug)]
 pub struct ProofMemory {
     seen: BTreeSet<(Thumbprint, String)>,
-    ends: BTreeMap<(Timestamp, u64), (Thumbprint, String)>,
+    ends: BTreeMap<(Timestamp, u64), (SpiffeId, (Thumbprint, String))>,
+    by_caller: BTreeMap<SpiffeId, usize>,
     count: u64,
     max: usize,
+    max_per_caller: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -178,29 +184,53 @@ enum Remembered {
 }
 
 impl ProofMemory {
-    /// A memory of at most so many proofs.
+    /// A memory of at most so many proofs, and of at most so many of one caller.
     #[must_use]
-    pub fn new(max: NonZeroU32) -> Self {
-        let max = usize::try_from(max.get()).unwrap_or(usize::MAX);
-        Self { seen: BTreeSet::new(), ends: BTreeMap::new(), count: 0, max }
+    pub fn new(max: NonZeroU32, max_per_caller: NonZeroU32) -> Self {
+        let count = |max: NonZeroU32| usize::try_from(max.get()).unwrap_or(usize::MAX);
+        Self {
+            seen: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            by_caller: BTreeMap::new(),
+            count: 0,
+            max: count(max),
+            max_per_caller: count(max_per_caller),
+        }
     }
 
-    fn remember(&mut self, proof: (Thumbprint, String), ends: Timestamp, now: Timestamp) -> Remembered {
-        while let Some(entry) = self.ends.first_entry()
-            && entry.key().0 < now
-        {
-            self.seen.remove(&entry.remove());
-        }
+    fn remember(
+        &mut self,
+        caller: &SpiffeId,
+        proof: (Thumbprint, String),
+        ends: Timestamp,
+        now: Timestamp,
+    ) -> Remembered {
+        self.forget_before(now);
         if self.seen.contains(&proof) {
             return Remembered::Before;
         }
-        if self.seen.len() >= self.max {
+        let own = self.by_caller.get(caller).copied().unwrap_or(0);
+        if self.seen.len() >= self.max || own >= self.max_per_caller {
             return Remembered::Full;
         }
+        self.by_caller.insert(caller.clone(), own.saturating_add(1));
         self.count = self.count.wrapping_add(1);
-        self.ends.insert((ends, self.count), proof.clone());
+        self.ends.insert((ends, self.count), (caller.clone(), proof.clone()));
         self.seen.insert(proof);
         Remembered::New
+    }
+
+    fn forget_before(&mut self, now: Timestamp) {
+        while let Some(entry) = self.ends.first_entry()
+            && entry.key().0 < now
+        {
+            let (caller, proof) = entry.remove();
+            self.seen.remove(&proof);
+            match self.by_caller.get_mut(&caller) {
+                Some(count) if *count > 1 => *count = count.saturating_sub(1),
+                _ => drop(self.by_caller.remove(&caller)),
+            }
+        }
     }
 }
 
@@ -210,14 +240,30 @@ mod tests {
 
     #[test]
     fn a_proof_is_taken_once_while_it_could_pass_and_forgotten_after() {
-        let mut memory = ProofMemory::new(NonZeroU32::new(2).unwrap());
+        let count = |n| NonZeroU32::new(n).unwrap();
+        let mut memory = ProofMemory::new(count(2), count(2));
+        let caller = "spiffe://td/a".parse().unwrap();
         let proof = |jti: &str| (Thumbprint::from_bytes([1; 32]), jti.to_owned());
         let at = Timestamp::from_seconds;
-        assert_eq!(memory.remember(proof("a"), at(65), at(0)), Remembered::New);
-        assert_eq!(memory.remember(proof("a"), at(65), at(65)), Remembered::Before);
-        assert_eq!(memory.remember(proof("b"), at(70), at(1)), Remembered::New);
-        assert_eq!(memory.remember(proof("c"), at(70), at(1)), Remembered::Full);
-        assert_eq!(memory.remember(proof("c"), at(99), at(66)), Remembered::New);
+        assert_eq!(memory.remember(&caller, proof("a"), at(65), at(0)), Remembered::New);
+        assert_eq!(memory.remember(&caller, proof("a"), at(65), at(65)), Remembered::Before);
+        assert_eq!(memory.remember(&caller, proof("b"), at(70), at(1)), Remembered::New);
+        assert_eq!(memory.remember(&caller, proof("c"), at(70), at(1)), Remembered::Full);
+        assert_eq!(memory.remember(&caller, proof("c"), at(99), at(66)), Remembered::New);
         assert_eq!(memory.seen.len(), memory.ends.len());
+        assert_eq!(memory.by_caller.values().sum::<usize>(), memory.seen.len());
+    }
+
+    #[test]
+    fn no_caller_can_fill_the_memory_for_others() {
+        let count = |n| NonZeroU32::new(n).unwrap();
+        let mut memory = ProofMemory::new(count(9), count(1));
+        let caller = |path: &str| format!("spiffe://td/{path}").parse().unwrap();
+        let proof = |n: u8| (Thumbprint::from_bytes([n; 32]), "j".to_owned());
+        let at = Timestamp::from_seconds;
+        assert_eq!(memory.remember(&caller("a"), proof(1), at(65), at(0)), Remembered::New);
+        assert_eq!(memory.remember(&caller("a"), proof(2), at(65), at(0)), Remembered::Full);
+        assert_eq!(memory.remember(&caller("b"), proof(2), at(65), at(0)), Remembered::New);
+        assert_eq!(memory.remember(&caller("a"), proof(3), at(99), at(66)), Remembered::New);
     }
 }

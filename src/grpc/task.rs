@@ -48,13 +48,7 @@ impl TaskService for Tasks {
         let outcome = match convert::task_filter(&message, page_size_max) {
             Ok(filter) => {
                 let limit = filter.limit;
-                self.0.broker.list_tasks(&caller, filter).await.map(|views| v1::ListTasksResponse {
-                    next_page_token: match views.last() {
-                        Some(last) if views.len() == limit => last.opened.id.to_string(),
-                        _ => String::new(),
-                    },
-                    tasks: views.iter().map(convert::task).collect(),
-                })
+                self.0.broker.list_tasks(&caller, filter).await.map(|views| convert::page(&views, limit))
             }
             Err(refusal) => Err(refusal),
         };

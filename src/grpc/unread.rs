@@ -66,6 +66,9 @@ fn refuse(door: &Door, peer: Option<&Peer>, path: &str, unread: &Unread) -> Stat
         Err(stranger) => return stranger,
     };
     let refusal = Refusal::new(Kind::Invalid, unread.reason, unread.text);
-    door.broker.refuse(&caller, DeniedOperation::Method(method.to_owned()), None, None, &refusal);
+    let operation = DeniedOperation::Method(method.to_owned());
+    if let Err(unrecorded) = door.broker.refuse(&caller, operation, None, None, &refusal) {
+        return status::of(&unrecorded);
+    }
     status::status(unread.code, &unread.reason.to_uppercase(), unread.text)
 }

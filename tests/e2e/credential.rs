@@ -1,6 +1,7 @@
 //! `CredentialService`: what is issued, what is refused, and what a retry gets.
 
 use brevet_api::v1;
+use brevet_core::fact::Fact;
 use tonic::Code;
 
 use crate::world::{AGENT, FILES, ORCHESTRATOR, RESOURCE_SERVER, STATUS, World, claims, issue, permission};
@@ -120,4 +121,38 @@ async fn l9_a_retry_gets_the_same_credential_across_a_restart_and_another_reques
     }
     drop(agent);
     world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l10_a_request_that_is_answered_with_an_error_leaves_no_lease() {
+    let world = World::with(|config, _| {
+        config.insert("limits".to_owned(), toml::toml! { leases_live_per_task_max = 1 }.into());
+    });
+    let (orchestrator, agent) = (world.client(ORCHESTRATOR).await, world.client(AGENT).await);
+    let task = world.open_task(world.create("open")).await.name;
+    let wide = v1::IssueCredentialRequest {
+        scope: vec![permission(FILES, "reports/q3", &["delete"])],
+        ..issue(&task, "wide")
+    };
+    agent.issue(wide).await.refused(Code::PermissionDenied, "scope_widens");
+    let malformed = v1::IssueCredentialRequest { profile: 0, ..issue(&task, "malformed") };
+    agent.issue(malformed).await.refused(Code::InvalidArgument, "invalid_argument");
+    orchestrator.issue(issue(&task, "opener")).await.refused(Code::PermissionDenied, "not_agent");
+    let replica = world.workload("spiffe://workloads.dev.example/agent/a").await;
+    let answer = replica.issue(issue(&task, "replica")).await;
+    answer.refused_for(Code::NotFound, "NOT_FOUND", "holder_mismatch");
+    agent.issue(issue(&task, "good")).await.ok();
+    agent.issue(issue(&task, "quota")).await.refused(Code::ResourceExhausted, "leases_live_per_task_max");
+    let other = v1::IssueCredentialRequest { bind_certificate: true, ..issue(&task, "good") };
+    agent.issue(other).await.refused(Code::AlreadyExists, "request_id_reused");
+    orchestrator.complete(&task).await.ok();
+    agent.issue(issue(&task, "closed")).await.refused(Code::FailedPrecondition, "task_closed");
+    drop((orchestrator, agent, replica));
+    let issued: Vec<_> = world
+        .finish()
+        .into_iter()
+        .filter(|written| matches!(written.fact, Fact::LeaseIssued { .. }))
+        .map(|written| written.envelope.request_id.unwrap().to_string())
+        .collect();
+    assert_eq!(issued, ["good"]);
 }

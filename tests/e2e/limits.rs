@@ -31,7 +31,6 @@ async fn l3_a_credential_ends_with_its_lease_within_its_task_on_a_whole_second()
         (&long, seconds(3_600), 3_600),
         (&long, seconds(3_601), 3_600),
         (&long, seconds(315_576_000_000), 3_600),
-        (&long, Some(prost_types::Duration { seconds: 5, nanos: 999_999_999 }), 5),
     ]
     .into_iter()
     .enumerate()
@@ -65,6 +64,7 @@ async fn no_lifetime_is_shorter_than_a_second() {
     let task = world.open_task(world.create("open")).await.name;
     let (orchestrator, agent) = (world.client(ORCHESTRATOR).await, world.client(AGENT).await);
     for (number, (seconds, nanos)) in [
+        (5, 999_999_999),
         (0, 0),
         (0, 999_999_999),
         (-1, 0),

@@ -1,7 +1,11 @@
 //! `TaskService`: opening, showing, listing and ending tasks.
 
+use std::collections::BTreeSet;
+
 use brevet_api::v1;
 use brevet_api::v1::task::State;
+use brevet_core::fact::Fact;
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::world::{
@@ -254,7 +258,10 @@ async fn a_list_has_pages_and_filters_and_shows_nobody_elses_tasks() {
     assert_eq!(list(in_state(State::Active)).await.0.len(), 4);
     assert_eq!(list(in_state(State::Failed)).await.0.len(), 0);
     let agent = "spiffe://workloads.dev.example/agent/b".to_owned();
-    assert_eq!(list(v1::ListTasksRequest { agent, ..Default::default() }).await.0, [for_b.clone()]);
+    assert_eq!(
+        list(v1::ListTasksRequest { agent, ..Default::default() }).await.0,
+        std::slice::from_ref(&for_b)
+    );
     // Above the limit is the limit.
     let request = v1::ListTasksRequest { page_size: i32::MAX, ..Default::default() };
     assert_eq!(list(request).await.0.len(), 5);
@@ -304,4 +311,45 @@ async fn l9_the_same_request_opens_one_task_and_another_with_its_name_none() {
     assert_eq!(orchestrator.list(v1::ListTasksRequest::default()).await.ok().tasks.len(), 1);
     drop(orchestrator);
     world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn t4_a_credential_that_races_its_tasks_end_is_ended_with_it_or_never_was() {
+    let world = World::start();
+    let (orchestrator, agent) = (world.client(ORCHESTRATOR).await, world.client(AGENT).await);
+    let server = world.client(RESOURCE_SERVER).await;
+    for round in 0..10 {
+        let task = world.open_task(world.create(&format!("round-{round}"))).await.name;
+        let mut issues = JoinSet::new();
+        for number in 0..16 {
+            let (agent, request) = (agent.clone(), issue(&task, &format!("{round}-{number}")));
+            issues.spawn(async move {
+                let answer = agent.issue(request).await;
+                if answer.is_ok() {
+                    return answer.ok().credential.map(|credential| credential.token);
+                }
+                // It found the task ended, or its lease was ended while it was signed.
+                match answer.reason().as_deref() {
+                    Some("LEASE_ENDED") => drop(answer.refused(Code::FailedPrecondition, "lease_ended")),
+                    _ => drop(answer.refused(Code::FailedPrecondition, "task_closed")),
+                }
+                None
+            });
+        }
+        let ended = orchestrator.complete(&task).await.ok();
+        for token in issues.join_all().await.into_iter().flatten() {
+            let request = v1::IntrospectCredentialRequest { token, min_revision: Some(ended.revision) };
+            assert!(!server.introspect_with(request).await.ok().active);
+        }
+    }
+    drop((orchestrator, agent, server));
+    let mut over = BTreeSet::new();
+    for written in world.finish() {
+        match &written.fact {
+            Fact::TaskEnded { task, .. } => assert!(over.insert(*task), "{task} ended twice"),
+            Fact::LeaseIssued { terms, .. } => assert!(!over.contains(&terms.id.task), "{}", terms.id),
+            _ => {}
+        }
+    }
+    assert_eq!(over.len(), 10);
 }

@@ -51,7 +51,7 @@ async fn call(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn bytes_that_are_no_request_are_refused_and_recorded_and_harm_nothing() {
+async fn u1_bytes_that_are_no_request_are_refused_and_recorded_and_harm_nothing() {
     let world = World::start();
     let client = world.client(AGENT).await;
     let too_large = vec![b'a'; 65 * 1024];
@@ -146,7 +146,7 @@ fn tls_config(world: &World) -> ClientConfig {
     tls::client_config(chain, key, source, server, Arc::new(DefaultTimeProvider)).unwrap()
 }
 
-/// Connects, sends what begins an HTTP/2 connection, and gives all that comes back until the end.
+/// Connects, sends what begins an HTTP/2 connection, and gives what comes back first; nothing at the end.
 async fn answer_to_preface(world: &World, config: ClientConfig) -> std::io::Result<Vec<u8>> {
     let address = world.endpoints().grpc.trim_start_matches("https://").to_owned();
     let stream = TcpStream::connect(address).await?;
@@ -154,20 +154,11 @@ async fn answer_to_preface(world: &World, config: ClientConfig) -> std::io::Resu
     let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
     stream.flush().await?;
-    let mut read = Vec::new();
     // A server that accepts the connection answers with its settings and stays.
     let mut buffer = [0; 1024];
-    loop {
-        match tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await {
-            Ok(Ok(0)) => return Ok(read),
-            Ok(Ok(count)) => {
-                read.extend(buffer.iter().take(count));
-                return Ok(read);
-            }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => panic!("neither an answer nor an end"),
-        }
-    }
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut buffer)).await;
+    let count = read.expect("an answer or an end")?;
+    Ok(buffer.into_iter().take(count).collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -227,4 +218,17 @@ async fn reflection_is_there_only_by_configuration() {
         drop(client);
         world.finish();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn whoever_gets_through_the_handshake_is_told_that_the_daemon_serves() {
+    let world = World::start();
+    let client = world.client(AGENT).await;
+    let check = "/grpc.health.v1.Health/Check";
+    assert!(call(&client, check, &[], framed(&[])).await.is_ok());
+    // Of no service by name is anything told.
+    let unknown = call(&client, check, &[], framed(b"\x0a\x0aKeyService")).await.unwrap_err();
+    assert_eq!(unknown.code(), Code::NotFound);
+    drop(client);
+    world.finish();
 }

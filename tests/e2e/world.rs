@@ -344,6 +344,11 @@ impl<T: std::fmt::Debug> Answer<T> {
         status
     }
 
+    /// The reason that the caller is told, if it is refused.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.result.as_ref().err().and_then(|status| Refusal::from_status(status).reason)
+    }
+
     pub(crate) const fn is_ok(&self) -> bool {
         self.result.is_ok()
     }

@@ -54,8 +54,6 @@ pub struct Endpoints {
     pub grpc: String,
     /// The HTTP listener's URL, `http://{host}:{port}`.
     pub http: String,
-    /// The local root socket.
-    pub root_socket: PathBuf,
     /// The broker's own trust domain.
     pub trust_domain: TrustDomain,
     /// The SPIFFE ID that the broker serves as.
@@ -89,7 +87,7 @@ impl Endpoints {
             serde_json::from_slice(&text).map_err(|source| EndpointsError::Content { path, source })?;
         let identities = endpoints.identities.values_mut();
         let files = identities.flat_map(|it| [&mut it.cert, &mut it.key, &mut it.bundle]);
-        for file in files.chain([&mut endpoints.root_socket]) {
+        for file in files {
             *file = directory.join(&file);
         }
         Ok(endpoints)
@@ -134,8 +132,7 @@ mod tests {
     use super::*;
 
     const SAMPLE: &str = r#"{
-      "grpc": "https://127.0.0.1:8443", "http": "http://127.0.0.1:8080", "root_socket": "run/root.sock",
-      "trust_domain": "broker.example", "server_spiffe_id": "spiffe://broker.example/brevet",
+      "grpc": "https://127.0.0.1:8443", "http": "http://127.0.0.1:8080", "trust_domain": "broker.example", "server_spiffe_id": "spiffe://broker.example/brevet",
       "identities": {
         "agent-a": {"cert": "agent-a/cert.pem", "key": "/run/keys/agent-a.pem", "bundle": "bundle.pem",
                     "spiffe_id": "spiffe://dev.example/agent-a"}
@@ -150,7 +147,6 @@ mod tests {
         let agent = endpoints.identity("agent-a").unwrap();
         assert_eq!(agent.cert, directory.path().join("agent-a/cert.pem"));
         assert_eq!(agent.key, Path::new("/run/keys/agent-a.pem"));
-        assert_eq!(endpoints.root_socket, directory.path().join("run/root.sock"));
         assert!(matches!(endpoints.identity("agent-b"), Err(EndpointsError::UnknownIdentity(_))));
     }
 

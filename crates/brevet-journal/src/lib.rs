@@ -55,7 +55,8 @@ pub trait Journal: Send + Sync {
     fn read(&self, after: Revision, limit: usize) -> Reply<Result<Vec<Arc<Record>>, ReadError>>;
 
     /// Keeps the state as it was at a durable revision, so that a restart replays only what came later. Returns the
-    /// digest of the bytes, which the caller appends as a note. Blocks on the disk.
+    /// digest of the bytes. The caller appends a note that names it first, so that a snapshot which no record names
+    /// was put there by somebody else. Blocks on the disk.
     ///
     /// # Errors
     /// [`SnapshotError`]; then the older snapshots still serve.

@@ -16,8 +16,8 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use thiserror::Error;
 
-use crate::{key_file, pem};
 pub use crate::key_file::KeyError;
+use crate::{key_file, pem};
 
 /// A SubjectPublicKeyInfo (RFC 5480 §2) of a P-256 key, up to its uncompressed point.
 const SPKI_PREFIX: [u8; 26] = [

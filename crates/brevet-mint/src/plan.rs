@@ -18,6 +18,10 @@ use thiserror::Error;
 
 use crate::signer::LIFETIME_MAX;
 
+/// The most bytes of terms as JSON. The claims repeat them with some 40 bytes more for each permission and actor, so
+/// that the token stays below the 16 KiB that verifiers read.
+const TERMS_BYTES_MAX: usize = 6 * 1024;
+
 /// Why no terms could be drawn up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PlanError {
@@ -30,6 +34,9 @@ pub enum PlanError {
     /// The path does not lead from the root task to the task with one agent for each step.
     #[error("the path does not fit the task")]
     Path,
+    /// It would be longer than verifiers read.
+    #[error("the credential would be longer than verifiers read")]
+    Size,
     /// Nothing is left of its life when it is issued.
     #[error("the credential would not live")]
     Lifetime,
@@ -141,7 +148,12 @@ impl Planner {
                 path: draft.path,
             }),
         };
-        Ok(Plan::drawn(permit, terms))
+
+        // 6. Whoever is given a token can use it: no verifier refuses it for its length.
+        match serde_json::to_vec(&terms) {
+            Ok(bytes) if bytes.len() <= TERMS_BYTES_MAX => Ok(Plan::drawn(permit, terms)),
+            _ => Err(PlanError::Size),
+        }
     }
 }
 

@@ -19,6 +19,8 @@ use nix::unistd::Pid;
 
 /// How long a daemon may take to start or to stop; a machine that is busy with other tests is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a daemon that should refuse to start may take to say so.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The file whose presence says that the daemon listens.
@@ -135,7 +137,7 @@ pub fn refused_start(binary: &Path, config: &Path) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let late = Instant::now() + PATIENCE;
+    let late = Instant::now() + REFUSAL_PATIENCE;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() >= late {
             let _gone = child.kill();

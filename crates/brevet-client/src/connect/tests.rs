@@ -168,7 +168,6 @@ async fn endpoints_lead_to_the_broker() {
     let written = Endpoints {
         grpc: format!("https://{address}"),
         http: "http://127.0.0.1:1".to_owned(),
-        root_socket: "root.sock".into(),
         trust_domain: "broker.example".parse().unwrap(),
         server_spiffe_id: BROKER.parse().unwrap(),
         identities: [("agent-a".to_owned(), files)].into(),

@@ -448,14 +448,3 @@ fn what_is_not_there_is_not_found_and_facts_of_another_tree_change_nothing() {
         assert_eq!(after, *tree, "{fact:?}");
     }
 }
-
-#[test]
-fn a_life_that_was_asked_for_is_cut_to_the_longest_and_to_whole_seconds() {
-    let seconds = Duration::from_secs;
-    let ends = |wanted| deadline(at(1_900), wanted, seconds(10), seconds(60)).millis();
-    assert_eq!(ends(None), 11_000);
-    assert_eq!(ends(Some(seconds(60))), 61_000);
-    assert_eq!(ends(Some(seconds(61))), 61_000);
-    assert_eq!(ends(Some(Duration::MAX)), 61_000);
-    assert_eq!(ends(Some(Duration::from_millis(50))), 1_000, "not later than now: no task opens");
-}
