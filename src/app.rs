@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use brevet_core::fact::{Envelope, Fact};
 use brevet_core::record::{self, InvalidRecord};
+use brevet_core::revision::Revision;
 use brevet_core::state::State;
 use brevet_core::time::Now;
 use brevet_identity::jwk_set::{InvalidJwkSet, JwkSet};
@@ -33,10 +34,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::Signal;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, MinuteBudget};
 use crate::clock::{Clock, ClockError, ClockState};
 use crate::config::{Config, ConfigError};
 use crate::configuration::{Configuration, ConfigurationError};
@@ -53,6 +54,8 @@ pub const CHECKPOINT_KEY_FILE: &str = "checkpoint.key";
 pub const TASK_TOKEN_KEY_FILE: &str = "task-token.key";
 /// The key of root task ids and claims, in the state directory.
 const STATE_KEY_FILE: &str = "state.key";
+/// The key of the broker's own authority, in the state directory.
+const CA_KEY_FILE: &str = "ca.key";
 /// How long the broker's own authority lives.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 86_400);
 /// How long the broker's own certificate lives; it is renewed after half of that.
@@ -98,6 +101,9 @@ pub enum StartError {
     /// A private key is refused.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The journal has records, and a key that belongs to them is gone.
+    #[error("{0} is missing beside a journal that has records")]
+    KeyMissing(PathBuf),
     /// The broker's own authority is refused.
     #[error(transparent)]
     Authority(#[from] CaError),
@@ -216,14 +222,22 @@ impl App {
         let tolerance = Duration::from_secs(config.clock.tolerance_seconds.get().into());
         let clock = Clock::system(state.judged, tolerance)?;
 
-        // 4. The keys, made at the first start.
+        // 4. The keys, made at the first start and never beside records that other keys vouch for.
+        if replayed > Revision::ZERO {
+            for name in [CHECKPOINT_KEY_FILE, TASK_TOKEN_KEY_FILE, STATE_KEY_FILE, CA_KEY_FILE] {
+                let path = directory.join(name);
+                if !path.exists() {
+                    return Err(StartError::KeyMissing(path));
+                }
+            }
+        }
         let rng = SystemRandom::new();
         let now = clock.now().issue;
         let checkpoint_key = SigningKey::load_or_create(&directory.join(CHECKPOINT_KEY_FILE), &rng)?;
         let token_key: SigningKey<TaskTokens> =
             SigningKey::load_or_create(&directory.join(TASK_TOKEN_KEY_FILE), &rng)?;
         let state_key = StateKey::load_or_create(&directory.join(STATE_KEY_FILE), &rng)?;
-        let files = CaFiles { key: directory.join("ca.key"), certificate: directory.join("ca.pem") };
+        let files = CaFiles { key: directory.join(CA_KEY_FILE), certificate: directory.join("ca.pem") };
         let authority = CaKey::load_or_create(&files, &config.trust_domain, now, AUTHORITY_LIFETIME, &rng)?;
 
         // 5. The journal writes from here on.
@@ -258,12 +272,15 @@ impl App {
             table,
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
+            started_at: clock.now().judge,
             keys: JwkSet::parse(published.as_bytes())?,
             signer: Arc::new(LocalSigner::new(token_key, config.issuer.clone(), rng.clone())),
             planner,
             state_key,
             issuer: config.issuer.clone(),
             limits: config.limits.clone(),
+            denials: MinuteBudget::new(config.limits.denials_recorded_per_minute_max),
+            lists: Semaphore::new(usize::try_from(config.limits.lists_max.get()).unwrap_or(1)),
             rng,
         });
         broker.configure(configuration).await.map_err(|refusal| StartError::Configure(refusal.text))?;

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    /// Anybody on this machine could change it.
+    #[error("{0} may be written by everybody")]
+    Exposed(PathBuf),
     /// The file is not TOML, or has a key that does not exist or a value of the wrong kind.
     #[error("{path} is not a configuration: {message}")]
     Malformed {
@@ -134,6 +138,9 @@ pub struct GrpcConfig {
     /// Handshakes at once.
     #[serde(default = "defaults::handshakes_max")]
     pub handshakes_max: NonZeroU32,
+    /// Handshakes at once from one peer address.
+    #[serde(default = "defaults::handshakes_per_peer_max")]
+    pub handshakes_per_peer_max: NonZeroU32,
     /// Seconds from accepting a connection to its handshake being complete.
     #[serde(default = "defaults::handshake_seconds_max")]
     pub handshake_seconds_max: NonZeroU32,
@@ -159,6 +166,7 @@ impl GrpcConfig {
             connections_max: count(self.connections_max),
             connections_per_peer_max: count(self.connections_per_peer_max),
             handshakes_max: count(self.handshakes_max),
+            handshakes_per_peer_max: count(self.handshakes_per_peer_max),
             handshake_max: seconds(self.handshake_seconds_max),
             connection_age_max: seconds(self.connection_age_seconds_max),
             // Whatever was begun before the connection got too old may be finished.
@@ -224,6 +232,12 @@ pub struct Limits {
     pub leases_live_per_task_max: NonZeroU32,
     /// Decisions made again because what they were made from changed meanwhile.
     pub conflict_retries_max: u32,
+    /// Denials that one caller may make the journal keep in a minute; beyond, it is told that there were too many.
+    pub denials_recorded_per_minute_max: NonZeroU32,
+    /// Refusals of strangers that leave a record in a minute; the rest are counted.
+    pub strangers_recorded_per_minute_max: NonZeroU32,
+    /// Lists made at once.
+    pub lists_max: NonZeroU32,
     /// DPoP proofs remembered, so that none is taken twice.
     pub proofs_remembered_max: NonZeroU32,
     /// As many of one caller.
@@ -241,6 +255,9 @@ impl Default for Limits {
             task_lifetime_seconds_max: defaults::nonzero(86_400),
             leases_live_per_task_max: defaults::small(64),
             conflict_retries_max: 8,
+            denials_recorded_per_minute_max: defaults::small(300),
+            strangers_recorded_per_minute_max: defaults::small(60),
+            lists_max: defaults::small(2),
             proofs_remembered_max: defaults::small(100_000),
             proofs_remembered_per_caller_max: defaults::small(5_000),
             page_size_max: defaults::small(100),
@@ -350,6 +367,7 @@ mod defaults {
         connections_max = 4_096;
         connections_per_peer_max = 512;
         handshakes_max = 256;
+        handshakes_per_peer_max = 64;
         handshake_seconds_max = 5;
         connection_age_seconds_max = 900;
         call_seconds_max = 30;
@@ -376,6 +394,9 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Io { path: path.to_owned(), source })?;
+        if is_exposed(path) {
+            return Err(ConfigError::Exposed(path.to_owned()));
+        }
         let overrides = std::env::vars().filter(|(name, _)| name.starts_with(ENVIRONMENT_PREFIX));
         Self::parse(path, &text, overrides)
     }
@@ -460,6 +481,11 @@ impl Config {
         self.registry()?;
         Ok(())
     }
+}
+
+/// Whether everybody may write a file or directory. What is not there is refused by whoever reads it.
+pub(crate) fn is_exposed(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.mode() & 0o002 != 0)
 }
 
 /// RFC 8414 §2: a URL with scheme https and neither query nor fragment. Plain http is for this machine alone.

@@ -1,5 +1,7 @@
 //! What people configure and the journal names by digest, read as a whole or not at all.
 
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use brevet_core::control::Control;
@@ -8,7 +10,7 @@ use brevet_identity::trust::CallerTrust;
 use brevet_policy::{LoadError, Policies};
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::config::{Config, is_exposed};
 use crate::trust::{self, TrustError};
 
 /// Why a configuration is refused.
@@ -23,6 +25,9 @@ pub enum ConfigurationError {
     /// A bundle is refused.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// Anybody on this machine could say what is permitted, or whose word is taken.
+    #[error("{0} may be written by everybody")]
+    Exposed(PathBuf),
 }
 
 /// Who exists, what is permitted, and whose word is taken.
@@ -42,6 +47,13 @@ impl Configuration {
     /// # Errors
     /// [`ConfigurationError`] for the first thing that is refused.
     pub fn load(config: &Config) -> Result<Self, ConfigurationError> {
+        let policies = fs::read_dir(&config.policy_directory).into_iter().flatten().flatten();
+        let bundles = config.trust.iter().map(|trust| trust.bundle.clone());
+        let mut files =
+            policies.map(|entry| entry.path()).chain([config.policy_directory.clone()]).chain(bundles);
+        if let Some(exposed) = files.find(|file| is_exposed(file)) {
+            return Err(ConfigurationError::Exposed(exposed));
+        }
         Ok(Self {
             registry: Arc::new(config.registry()?),
             policies: Arc::new(Policies::load(&config.policy_directory)?),

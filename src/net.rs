@@ -42,6 +42,9 @@ pub struct NetLimits {
     pub connections_per_peer_max: usize,
     /// Connections at once whose handshake is not complete.
     pub handshakes_max: usize,
+    /// Connections at once from one peer whose handshake is not complete: so few that silent ones of one peer leave
+    /// room for the others.
+    pub handshakes_per_peer_max: usize,
     /// From accepting a connection to its TLS handshake and HTTP/2 preface being complete.
     pub handshake_max: Duration,
     /// How long a connection is used at most. It is shortened by up to a tenth, differently for each connection,
@@ -76,6 +79,7 @@ impl Default for NetLimits {
             connections_max: 4_096,
             connections_per_peer_max: 512,
             handshakes_max: 256,
+            handshakes_per_peer_max: 64,
             handshake_max: Duration::from_secs(5),
             connection_age_max: Duration::from_secs(900),
             connection_grace: Duration::from_secs(10),
@@ -98,6 +102,7 @@ impl NetLimits {
             connections_max: self.connections_max,
             connections_per_peer_max: self.connections_per_peer_max,
             handshakes_max: self.handshakes_max,
+            handshakes_per_peer_max: self.handshakes_per_peer_max,
             drain_max: self.drain_max,
         }
     }

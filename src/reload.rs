@@ -116,7 +116,9 @@ impl Files {
 
     fn digest(&self) -> Digest {
         let mut policies: Vec<PathBuf> = fs::read_dir(&self.policy_directory)
-            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .map(|entries| {
+                entries.flatten().map(|entry| entry.path()).filter(|path| is_policy(path)).collect()
+            })
             .unwrap_or_default();
         policies.sort();
         let mut context = Context::new(&SHA256);
@@ -129,6 +131,11 @@ impl Files {
         }
         context.finish().as_ref().to_vec()
     }
+}
+
+/// What the policy loader reads. Anything else in the directory is none of ours: to open a FIFO would wait for ever.
+fn is_policy(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "cedar") && path.is_file()
 }
 
 /// The hangups that ask for a reload. Once this was called, a SIGHUP no longer ends the process.

@@ -283,7 +283,7 @@ impl Table {
         Ok(Undurable { value: (), revision: ticket.revision() })
     }
 
-    /// Notes what changes nothing: a denial, a start.
+    /// Notes what changes nothing. A denial makes way for what ends when the queue or the disk gets full.
     ///
     /// # Errors
     /// [`AppendError`] if the journal does not take it, now or any more.
@@ -293,8 +293,9 @@ impl Table {
         fact: &Fact,
         evidence: Option<&Evidence>,
     ) -> Result<Undurable<()>, AppendError> {
+        let kind = if matches!(fact, Fact::Denied { .. }) { Kind::Denial } else { Kind::Note };
         let body = record::encode(envelope, fact, evidence).map_err(|_| AppendError::Sealed)?;
-        let entry = Entry { kind: Kind::Note, grows: false, body };
+        let entry = Entry { kind, grows: false, body };
         let ticket = self.journal.append(entry, &mut |_| {})?;
         Ok(Undurable { value: (), revision: ticket.revision() })
     }

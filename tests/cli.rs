@@ -214,6 +214,9 @@ fn an_agent_proves_a_holder_key_of_its_own() {
     let opened = world.create("orchestrator", &["-o", "json", "--holder-key-thumbprint", &thumbprint]).json();
     assert_eq!(opened["claim"], Value::Null);
     let task = opened["task"]["name"].as_str().unwrap();
+    // A proof is dated in whole seconds, and none that was made before the daemon started is accepted.
+    let clock = Clock::system(Timestamp::EPOCH, Duration::ZERO).unwrap();
+    std::thread::sleep(Duration::from_millis(1_000 - clock.now().issue.millis() % 1_000));
     let issued = world.issue(task, &["--holder-key", &key, "-o", "json"]).json();
     let live = world.introspect(issued["token"].as_str().unwrap());
     assert_eq!(live["holder_key_thumbprint"], thumbprint.as_str());

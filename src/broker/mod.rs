@@ -1,6 +1,7 @@
 //! The broker: every use case as one numbered, linear story that decides, told over the table, the policies and the
 //! mint. Whatever enters here has been parsed, and the caller has been verified.
 
+mod budget;
 mod credential;
 mod introspect;
 mod refusal;
@@ -19,14 +20,16 @@ use brevet_core::registry::{Registry, Role};
 use brevet_core::request::CallerFacts;
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::SpiffeId;
-use brevet_core::time::Now;
+use brevet_core::time::{Now, Timestamp};
 use brevet_identity::jwk_set::JwkSet;
 use brevet_journal::AppendError;
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::Signer;
 use brevet_mint::state_key::StateKey;
 use ring::rand::SystemRandom;
+use tokio::sync::Semaphore;
 
+pub use self::budget::MinuteBudget;
 pub use self::credential::{CredentialAsk, Issued, Possession};
 pub use self::introspect::Introspection;
 pub use self::refusal::{Kind, Refusal};
@@ -57,6 +60,12 @@ pub struct Broker {
     pub issuer: String,
     /// The limits of the configuration.
     pub limits: Limits,
+    /// Denials that each caller may make the journal keep.
+    pub denials: MinuteBudget<SpiffeId>,
+    /// Lists that are made at once: each walks every tree.
+    pub lists: Semaphore,
+    /// When the daemon started, by the judging clock.
+    pub started_at: Timestamp,
     /// The source of randomness.
     pub rng: SystemRandom,
 }
@@ -173,12 +182,20 @@ impl Broker {
             Kind::Denied => DecisionOutcome::Denied,
             _ => DecisionOutcome::Refused,
         });
+        if !self.denials.spend(caller.spiffe_id().clone(), envelope.at.judge) {
+            self.metrics.denial_unrecorded();
+            let text = "too many refusals in this minute";
+            return Err(Refusal::new(Kind::Exhausted, "denials_recorded_per_minute_max", text));
+        }
         if sabotage::on("denials_unrecorded") {
             return Ok(());
         }
         match self.table.note(&envelope, &fact, refusal.evidence.as_deref()) {
             Ok(_durable_within_a_second) => Ok(()),
-            Err(_) => Err(Refusal::unavailable("denial_unrecorded")),
+            Err(_) => {
+                self.metrics.denial_unrecorded();
+                Err(Refusal::unavailable("denial_unrecorded"))
+            }
         }
     }
 

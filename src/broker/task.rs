@@ -187,26 +187,34 @@ impl Broker {
     pub async fn list_tasks(&self, caller: &Caller, filter: TaskFilter) -> Result<Vec<TaskView>, Refusal> {
         let now = self.clock.now();
         let who = self.facts_of(caller, self.table.in_force().registry(), now)?;
-        let found = self.table.read_all(|ledger, in_force| {
-            let views: Vec<TaskView> = ledger
-                .tasks()
-                .map(|task| task.opened().id)
-                .filter(|task| filter.after.is_none_or(|after| *task > after))
-                .filter(|task| may_see(ledger, *task, &who))
-                .filter_map(|task| view_of(ledger, task, in_force, now))
-                .filter(|view| filter.agent.as_ref().is_none_or(|agent| view.opened.agent == *agent))
-                .filter(|view| {
-                    let state = view.ending.as_ref().map(|ending| ending.outcome);
-                    filter.state.is_none_or(|wanted| state == wanted)
-                })
-                .collect();
-            (!views.is_empty()).then_some(views)
+
+        // 1. Which tasks. That walks every tree, so only few do it at once, and none on a thread that serves calls.
+        let turn = self.lists.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
+        let found = tokio::task::block_in_place(|| {
+            self.table.read_all(|ledger, in_force| {
+                let found: Vec<TaskId> = ledger
+                    .tasks()
+                    .filter(|task| filter.after.is_none_or(|after| task.opened().id > after))
+                    .filter(|task| filter.agent.as_ref().is_none_or(|agent| task.opened().agent == *agent))
+                    .map(|task| task.opened().id)
+                    .filter(|task| may_see(ledger, *task, &who))
+                    .filter(|task| {
+                        let ending = ledger.task_ending(*task, &in_force.control, now.judge);
+                        filter.state.is_none_or(|wanted| ending.map(|ending| ending.outcome) == wanted)
+                    })
+                    .collect();
+                (!found.is_empty()).then_some(found)
+            })
         });
-        let mut tasks: Vec<TaskView> = self.table.durable(found).await?.into_iter().flatten().collect();
-        tasks.sort_by_key(|view| view.opened.id);
-        tasks.truncate(filter.limit);
-        for ended in tasks.iter().filter(|view| view.ending.is_some()) {
-            self.settle(ended.opened.id.root()).await?;
+        drop(turn);
+
+        // 2. The first of them, as they are now.
+        let mut found: Vec<TaskId> = self.table.durable(found).await?.into_iter().flatten().collect();
+        found.sort_unstable();
+        found.truncate(filter.limit);
+        let mut tasks = Vec::with_capacity(found.len());
+        for task in found {
+            tasks.extend(self.task_view(task).await?);
         }
         Ok(tasks)
     }

@@ -17,10 +17,7 @@ use tracing::debug;
 
 use super::peer::Peer;
 use super::status;
-use crate::broker::{Broker, Kind, Possession, Refusal};
-
-/// Refusals of strangers that leave a record, each minute; the rest are counted.
-const STRANGERS_RECORDED_PER_MINUTE: u32 = 60;
+use crate::broker::{Broker, Kind, MinuteBudget, Possession, Refusal};
 
 /// What every service shares.
 #[derive(Clone)]
@@ -28,7 +25,7 @@ pub struct Door {
     /// The broker.
     pub(super) broker: Arc<Broker>,
     proofs: Arc<Mutex<ProofMemory>>,
-    strangers: Arc<Mutex<(u64, u32)>>,
+    strangers: Arc<MinuteBudget<()>>,
     url: Arc<str>,
 }
 
@@ -57,12 +54,8 @@ impl Asked {
 
 impl Door {
     pub(super) fn new(broker: Arc<Broker>, proofs: ProofMemory, url: String) -> Self {
-        Self {
-            broker,
-            proofs: Arc::new(Mutex::new(proofs)),
-            strangers: Arc::new(Mutex::new((0, 0))),
-            url: url.into(),
-        }
+        let strangers = Arc::new(MinuteBudget::new(broker.limits.strangers_recorded_per_minute_max));
+        Self { broker, proofs: Arc::new(Mutex::new(proofs)), strangers, url: url.into() }
     }
 
     /// The verified caller of a request. Whoever is none learns nothing but that.
@@ -112,12 +105,10 @@ impl Door {
     ) -> Result<Possession, Refusal> {
         let claim = claim.map(|claim| ClaimDigest::of(&[claim.as_bytes()]));
         let certificate = (caller.key(), caller.certificate());
-        let possession = |offered| {
-            let mut proven = peer.map(Peer::proven).unwrap_or_default();
-            proven.push(caller.key());
-            Possession { offered, proven, certificate, claim }
+        let Some(proof) = proof else {
+            let proven = peer.map(Peer::proven).unwrap_or_default();
+            return Ok(Possession { offered: caller.key(), proven, certificate, claim });
         };
-        let Some(proof) = proof else { return Ok(possession(caller.key())) };
         let refused = |reason: &'static str| {
             Refusal::new(Kind::Unauthenticated, reason, "the proof of possession is not accepted")
         };
@@ -126,6 +117,10 @@ impl Door {
         let target = dpop::Target { method: "POST", url: &url, access_token: None, nonce: None };
         let limits = dpop::Limits::default();
         let proven = dpop::verify(proof, &target, now, limits).map_err(|error| refused(error.reason()))?;
+        // What was accepted before a restart is forgotten, so what was made before it is not accepted after.
+        if proven.issued_at <= self.broker.started_at {
+            return Err(refused("dpop_iat"));
+        }
         let ends = proven.issued_at.after(limits.age_max).after(limits.skew_max);
         let known = peer.is_some_and(|peer| peer.proven().contains(&proven.thumbprint));
         let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,23 +136,16 @@ impl Door {
         if let Some(peer) = peer {
             peer.remember(proven.thumbprint);
         }
-        Ok(possession(proven.thumbprint))
+        // Who offers a key means that key, whatever else the connection has proven.
+        Ok(Possession { offered: proven.thumbprint, proven: Vec::new(), certificate, claim })
     }
 
     /// Records some refusals of strangers and counts all, so that nobody can fill the disk (invariant U1).
     fn stranger(&self, method: &str, reason: &'static str, now: Timestamp) {
         debug!(method, reason, "a stranger was refused");
         self.broker.metrics.refused_stranger();
-        let minute = now.seconds() / 60;
-        {
-            let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-            if strangers.0 != minute {
-                *strangers = (minute, 0);
-            }
-            strangers.1 = strangers.1.saturating_add(1);
-            if strangers.1 > STRANGERS_RECORDED_PER_MINUTE {
-                return;
-            }
+        if !self.strangers.spend((), now) {
+            return;
         }
         let operation = DeniedOperation::Method(method.to_owned());
         // It is a sample; a journal that is too busy for it has the count.

@@ -67,6 +67,7 @@ pub struct Metrics {
     mints: Family<Profile, Counter>,
     endings: Family<Ending, Counter>,
     strangers: Counter,
+    denials_unrecorded: Counter,
     durable_revision: Gauge<u64, AtomicU64>,
     live_leases: Gauge<u64, AtomicU64>,
 }
@@ -80,11 +81,17 @@ impl Metrics {
         let mints = Family::default();
         let endings = Family::default();
         let strangers = Counter::default();
+        let denials_unrecorded = Counter::default();
         let durable_revision = Gauge::default();
         let live_leases = Gauge::default();
         registry.register("decisions", "Decisions by outcome", decisions.clone());
         registry.register("mints", "Credentials minted by profile", mints.clone());
         registry.register("endings", "Tasks and leases ended by kind and outcome", endings.clone());
+        registry.register(
+            "denials_unrecorded",
+            "Denials in whose place callers were told that there were too many, or that nothing could be recorded",
+            denials_unrecorded.clone(),
+        );
         registry.register("strangers", "Calls refused because the caller is not known", strangers.clone());
         registry.register(
             "journal_durable_revision",
@@ -93,7 +100,16 @@ impl Metrics {
         );
         registry.register("live_leases", "Leases whose credentials are accepted now", live_leases.clone());
         registry.register_collector(Box::new(Listeners(listeners)));
-        Self { registry, decisions, mints, endings, strangers, durable_revision, live_leases }
+        Self {
+            registry,
+            decisions,
+            mints,
+            endings,
+            strangers,
+            denials_unrecorded,
+            durable_revision,
+            live_leases,
+        }
     }
 
     /// A decision was made.
@@ -109,6 +125,11 @@ impl Metrics {
     /// So many tasks or leases (`kind`) ended with this outcome.
     pub fn ended(&self, kind: &'static str, outcome: &'static str, count: u64) {
         self.endings.get_or_create(&Ending { kind, outcome }).inc_by(count);
+    }
+
+    /// A denial was not recorded, and so not answered as such either.
+    pub fn denial_unrecorded(&self) {
+        self.denials_unrecorded.inc();
     }
 
     /// A call was refused because its caller is not known.

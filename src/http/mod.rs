@@ -41,6 +41,8 @@ pub struct HttpLimits {
     pub connections_per_peer_max: usize,
     /// Connections at once whose TLS handshake is not complete.
     pub handshakes_max: usize,
+    /// Connections at once from one peer whose handshake is not complete.
+    pub handshakes_per_peer_max: usize,
     /// From accepting a connection to its TLS handshake being complete.
     pub handshake_max: Duration,
     /// How long a client may take to send a request's head, or leave its connection idle.
@@ -63,6 +65,7 @@ impl Default for HttpLimits {
             connections_max: 512,
             connections_per_peer_max: 128,
             handshakes_max: 64,
+            handshakes_per_peer_max: 32,
             handshake_max: Duration::from_secs(5),
             header_read_max: Duration::from_secs(5),
             header_bytes_max: 8 * 1024,
@@ -80,6 +83,7 @@ impl HttpLimits {
             connections_max: self.connections_max,
             connections_per_peer_max: self.connections_per_peer_max,
             handshakes_max: self.handshakes_max,
+            handshakes_per_peer_max: self.handshakes_per_peer_max,
             drain_max: self.drain_max,
         }
     }

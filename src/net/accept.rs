@@ -25,6 +25,7 @@ pub(crate) struct AcceptLimits {
     pub(crate) connections_max: usize,
     pub(crate) connections_per_peer_max: usize,
     pub(crate) handshakes_max: usize,
+    pub(crate) handshakes_per_peer_max: usize,
     pub(crate) drain_max: Duration,
 }
 

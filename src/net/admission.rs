@@ -22,7 +22,14 @@ struct Book {
     connections: usize,
     handshakes: usize,
     /// Only peers that have a connection, so that it is bounded as connections are.
-    peers: HashMap<Option<IpAddr>, usize>,
+    peers: HashMap<Option<IpAddr>, Share>,
+}
+
+/// What one peer has of a listener.
+#[derive(Debug, Default)]
+struct Share {
+    connections: usize,
+    handshakes: usize,
 }
 
 /// A connection's place. Dropping it gives the place back.
@@ -43,7 +50,12 @@ impl Admission {
     pub(super) fn admit(self: &Arc<Self>, origin: Origin) -> Result<Place, Refusal> {
         let peer = peer_of(origin);
         let mut book = self.book();
-        if book.peers.get(&peer).is_some_and(|count| *count >= self.limits.connections_per_peer_max) {
+        // A peer that is silent in its handshakes takes no more of them than leaves room for others.
+        let is_full = |share: &Share| {
+            share.connections >= self.limits.connections_per_peer_max
+                || share.handshakes >= self.limits.handshakes_per_peer_max
+        };
+        if book.peers.get(&peer).is_some_and(is_full) {
             return Err(Refusal::PeerFull);
         }
         if book.connections >= self.limits.connections_max {
@@ -55,7 +67,9 @@ impl Admission {
         book.last_id += 1;
         book.connections += 1;
         book.handshakes += 1;
-        *book.peers.entry(peer).or_default() += 1;
+        let share = book.peers.entry(peer).or_default();
+        share.connections += 1;
+        share.handshakes += 1;
         self.counters.opened();
         let id = ConnectionId(book.last_id);
         Ok(Place { admission: Arc::clone(self), peer, id, in_handshake: true })
@@ -75,7 +89,11 @@ impl Place {
     /// The handshake is complete: its place among the handshakes is free again.
     pub(crate) fn established(&mut self) {
         if std::mem::take(&mut self.in_handshake) {
-            self.admission.book().handshakes -= 1;
+            let mut book = self.admission.book();
+            book.handshakes -= 1;
+            if let Some(share) = book.peers.get_mut(&self.peer) {
+                share.handshakes -= 1;
+            }
         }
     }
 }
@@ -85,10 +103,10 @@ impl Drop for Place {
         self.established();
         let mut book = self.admission.book();
         book.connections -= 1;
-        if let Entry::Occupied(mut count) = book.peers.entry(self.peer) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
+        if let Entry::Occupied(mut share) = book.peers.entry(self.peer) {
+            share.get_mut().connections -= 1;
+            if share.get().connections == 0 {
+                share.remove();
             }
         }
         self.admission.counters.closed();

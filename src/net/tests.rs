@@ -318,12 +318,35 @@ async fn r2_one_peer_has_no_more_connections_than_its_cap_and_gets_places_back()
 }
 
 #[test]
+fn r2_a_peer_that_is_silent_in_its_handshakes_leaves_room_for_others() {
+    let limits = AcceptLimits {
+        connections_max: 9,
+        connections_per_peer_max: 9,
+        handshakes_max: 3,
+        handshakes_per_peer_max: 2,
+        drain_max: Duration::ZERO,
+    };
+    let admission = Admission::new(limits, Arc::new(Counters::new("grpc")));
+    let from = |address: &str| admission.admit(Some(SocketAddr::new(address.parse().unwrap(), 1)));
+    let mut first = from("192.0.2.1").unwrap();
+    let second = from("192.0.2.1").unwrap();
+    assert_eq!(from("192.0.2.1").unwrap_err(), Refusal::PeerFull);
+    let other = from("192.0.2.2").unwrap();
+    drop(other);
+    first.established();
+    let third = from("192.0.2.1").unwrap();
+    drop((first, second, third));
+    assert!(from("192.0.2.1").is_ok() && from("192.0.2.1").is_ok(), "every place came back");
+}
+
+#[test]
 fn r1_places_are_counted_in_all_per_peer_and_in_handshake() {
     let counters = Arc::new(Counters::new("grpc"));
     let limits = AcceptLimits {
         connections_max: 4,
         connections_per_peer_max: 2,
         handshakes_max: 3,
+        handshakes_per_peer_max: 3,
         drain_max: Duration::ZERO,
     };
     let admission = Admission::new(limits, Arc::clone(&counters));

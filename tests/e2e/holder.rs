@@ -5,7 +5,7 @@ use brevet_client::dpop::{HolderKey, Proof, prove};
 use brevet_core::time::Timestamp;
 use tonic::Code;
 
-use crate::world::{AGENT, Client, World, claims, issue, now};
+use crate::world::{AGENT, Client, World, claims, issue, next_second, now};
 
 const ISSUE: &str = "/brevet.v1.CredentialService/IssueCredential";
 
@@ -26,6 +26,7 @@ async fn l8_another_replica_of_the_agent_finds_no_task() {
     let answer = replica.issue(issue(&task, "replica")).await;
     answer.refused_for(Code::NotFound, "NOT_FOUND", "holder_mismatch");
     // Its proof for a key of its own is good, and not for the task's.
+    next_second().await;
     let own = HolderKey::generate().unwrap();
     let url = world.endpoints().grpc + ISSUE;
     let request =
@@ -83,17 +84,22 @@ async fn l8_the_first_to_redeem_a_claim_binds_its_key_for_ever() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn l8_a_proof_of_the_holder_key_counts_once_for_this_method_and_now() {
-    let world = World::start();
+    // The URL stays the same over a restart, which the port does not.
+    let mut world = World::with(|config, _| {
+        let grpc = config.get_mut("grpc").unwrap().as_table_mut().unwrap();
+        grpc.insert("url".to_owned(), "https://broker.dev.example".into());
+    });
     let key = HolderKey::generate().unwrap();
     let mut request = world.create("open");
     request.holder_key_thumbprint = Some(key.thumbprint().to_string());
     let task = world.open_task(request).await.name;
-    let url = world.endpoints().grpc + ISSUE;
+    let url = format!("https://broker.dev.example{ISSUE}");
     let with = |request_id: &str, dpop_proof: Option<String>| v1::IssueCredentialRequest {
         dpop_proof,
         ..issue(&task, request_id)
     };
     let agent = world.client(AGENT).await;
+    next_second().await;
 
     agent.issue(with("none", None)).await.refused_for(Code::NotFound, "NOT_FOUND", "holder_mismatch");
     let at = |seconds: u64| Timestamp::from_seconds(now().seconds() + seconds - 3_600);
@@ -126,9 +132,15 @@ async fn l8_a_proof_of_the_holder_key_counts_once_for_this_method_and_now() {
 
     // Taken from a log and shown over another connection, it is.
     let thief: Client = world.client(AGENT).await;
-    refused_proof(thief.issue(with("good", good)).await, "proof_replayed");
+    refused_proof(thief.issue(with("good", good.clone())).await, "proof_replayed");
     let answer = thief.issue(with("without", None)).await;
     answer.refused_for(Code::NotFound, "NOT_FOUND", "holder_mismatch");
     drop((agent, thief));
+
+    // A restart forgets which proofs it has seen, and takes none that was made before it.
+    next_second().await;
+    world.daemon.kill();
+    world.daemon.restart();
+    refused_proof(world.client(AGENT).await.issue(with("good", good)).await, "dpop_iat");
     world.finish();
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use brevet_api::v1;
+use brevet_core::fact::Fact;
 use tonic::Code;
 
 use crate::world::{
@@ -169,4 +170,28 @@ async fn l11_a_quota_of_ten_counts_live_leases_only() {
     agent.issue(issue(&task, "eleventh")).await.refused(Code::ResourceExhausted, "leases_live_per_task_max");
     drop(agent);
     world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_a_caller_that_is_refused_too_often_fills_no_disk_and_is_told_so() {
+    let world = World::with(|config, _| {
+        let limits = toml::toml! { denials_recorded_per_minute_max = 3 };
+        config.insert("limits".to_owned(), limits.into());
+    });
+    let mut tasks = world.client(AGENT).await.broker.tasks();
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        let unknown = v1::GetTaskRequest { name: format!("tasks/{}", "0".repeat(26)) };
+        told.push(tasks.get_task(unknown).await.unwrap_err().code());
+    }
+    // The minute may have turned once meanwhile.
+    let (found, exhausted) = (Code::NotFound, Code::ResourceExhausted);
+    let count = |code: Code| told.iter().filter(|told| **told == code).count();
+    assert!((3..=6).contains(&count(found)), "{told:?}");
+    assert_eq!(count(exhausted), 20 - count(found), "{told:?}");
+    // Another caller is not made to pay for it, and what is permitted goes on.
+    world.open_task(world.create("open")).await;
+    let journal = world.stop();
+    let denied = journal.iter().filter(|written| matches!(written.fact, Fact::Denied { .. })).count();
+    assert_eq!(denied, count(found));
 }

@@ -222,3 +222,31 @@ async fn a_configuration_with_a_fault_is_refused_with_its_place() {
     world.daemon.restart();
     world.finish();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l9_a_key_that_is_gone_is_not_made_anew_beside_the_records_of_the_old_one() {
+    for name in ["state.key", "task-token.key", "checkpoint.key", "ca.key"] {
+        let mut world = World::start();
+        world.open_task(world.create("open")).await;
+        world.daemon.stop();
+        let key = world.path("state").join(name);
+        fs::remove_file(&key).unwrap();
+        let said = refusal(&world.path(""));
+        assert!(said.contains(name), "{said}");
+        assert!(!key.exists());
+    }
+}
+
+#[test]
+fn what_everybody_may_write_permits_nothing() {
+    for exposed in ["brevet.toml", "policies", "policies/guards.cedar", "workloads.pem"] {
+        let mut world = World::start();
+        world.daemon.stop();
+        let path = world.path(exposed);
+        let mut permissions = fs::metadata(&path).unwrap().permissions();
+        permissions.set_mode(permissions.mode() | 0o002);
+        fs::set_permissions(&path, permissions).unwrap();
+        let said = refusal(&world.path(""));
+        assert!(said.contains("may be written by everybody"), "{said}");
+    }
+}

@@ -34,6 +34,13 @@ pub(crate) fn now() -> Timestamp {
     Clock::system(Timestamp::EPOCH, Duration::ZERO).unwrap().now().issue
 }
 
+/// Waits for the next whole second. A proof is dated in whole seconds, and none that was made before the daemon started
+/// is accepted.
+pub(crate) async fn next_second() {
+    let left = 1_000 - now().millis() % 1_000;
+    tokio::time::sleep(Duration::from_millis(left)).await;
+}
+
 /// What a refusal must have left in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Denial {

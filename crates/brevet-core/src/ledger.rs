@@ -420,8 +420,6 @@ impl Ledger {
     }
 
     /// How a lease has ended; none if it lives. A lease that is not here has no ending either: ask for it first.
-    ///
-    /// Of several endings the earliest is meant, as for a task.
     #[must_use]
     pub fn lease_ending(
         &self,
@@ -430,30 +428,41 @@ impl Ledger {
         judge: Timestamp,
     ) -> Option<Ending<LeaseOutcome>> {
         let lease = self.lease(id)?;
-        let at = lease.terms.end;
-        let is_due = at <= judge && !sabotage::on("leases_outlive_their_end");
-        let expired = is_due.then_some(Ending { outcome: LeaseOutcome::Expired, reason: REASON_EXPIRED, at });
         let by_task = self.task_ending(id.task, control, judge).map(|task| {
             let reason = if task.outcome == Outcome::Revoked { task.reason } else { REASON_TASK_ENDED };
             Ending { outcome: LeaseOutcome::Revoked, reason, at: task.at }
         });
-        // A lock on the task came after the task was opened and has killed that.
+        self.own_endings(lease, control, judge).chain(by_task).min_by_key(|ending| ending.at)
+    }
+
+    /// What has ended a lease, but for the end of its task. A lock on the task came after the task was opened and has
+    /// killed that.
+    fn own_endings<'a>(
+        &'a self,
+        lease: &'a Lease,
+        control: &'a Control,
+        judge: Timestamp,
+    ) -> impl Iterator<Item = Ending<LeaseOutcome>> + 'a {
+        let at = lease.terms.end;
+        let is_due = at <= judge && !sabotage::on("leases_outlive_their_end");
+        let expired = is_due.then_some(Ending { outcome: LeaseOutcome::Expired, reason: REASON_EXPIRED, at });
         let locked = control.lock_on_terms(&self.tenant, &lease.terms, lease.revision).map(|lock| Ending {
             outcome: LeaseOutcome::Revoked,
             reason: REASON_LOCKED,
             at: lock.created_at,
         });
-        let endings = expired.into_iter().chain(lease.ended.clone()).chain(by_task).chain(locked);
-        endings.min_by_key(|ending| ending.at)
+        expired.into_iter().chain(lease.ended.clone()).chain(locked)
     }
 
     /// How many leases of a task live.
     #[must_use]
     pub fn leases_live(&self, id: TaskId, control: &Control, judge: Timestamp) -> u32 {
         let Some(task) = self.task(id) else { return 0 };
-        let live =
-            |key: &&LeaseKey| self.lease_ending(LeaseId { task: id, key: **key }, control, judge).is_none();
-        u32::try_from(task.leases.keys().filter(live).count()).unwrap_or(u32::MAX)
+        if self.task_ending(id, control, judge).is_some() {
+            return 0;
+        }
+        let live = |lease: &&Lease| self.own_endings(lease, control, judge).next().is_none();
+        u32::try_from(task.leases.values().filter(live).count()).unwrap_or(u32::MAX)
     }
 
     /// What policy sees of a task.

@@ -99,8 +99,11 @@ pub enum Kind {
         /// The control revision it was decided under.
         basis: Revision,
     },
-    /// A denial, a first key, a start, a digest: it conflicts with nothing and moves nothing.
+    /// A first key, a start, a digest: it conflicts with nothing and moves nothing.
     Note,
+    /// A denial that is about to be answered: as a note, but it makes way for what ends when the queue or the disk
+    /// gets full. The caller then answers that it cannot answer.
+    Denial,
 }
 
 /// A durable record.

@@ -52,8 +52,10 @@ pub struct Options {
     pub reserve_bytes: u64,
     /// How long, in microseconds, a commit waits for those who were answered by the last. Zero: never.
     pub commit_window_micros_max: u32,
-    /// How many records may wait for the disk; for what grows, half as many.
+    /// How many records may wait for the disk; for what grows half as many, for denials three quarters.
     pub queue_records_max: usize,
+    /// How many bytes of records may wait for the disk, in the same shares.
+    pub queue_bytes_max: usize,
     /// After how many records a checkpoint is signed.
     pub checkpoint_records: u64,
     /// How many bytes of the newest records are kept in memory for those who follow.
@@ -71,6 +73,7 @@ impl Options {
             reserve_bytes: 64 << 20,
             commit_window_micros_max: 1_000,
             queue_records_max: 16_384,
+            queue_bytes_max: 64 << 20,
             checkpoint_records: 10_000,
             recent_bytes_max: 8 << 20,
             space: SpaceProbe::default(),
@@ -93,6 +96,7 @@ impl Sqlite {
     fn run(mut writer: Writer, options: &Options, files: Files, control: Revision) -> io::Result<Self> {
         let limits = Limits {
             queue_records_max: options.queue_records_max,
+            queue_bytes_max: options.queue_bytes_max,
             commit_window: Duration::from_micros(options.commit_window_micros_max.into()),
             recent_bytes_max: options.recent_bytes_max,
         };

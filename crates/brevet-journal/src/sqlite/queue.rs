@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::order::Order;
 use crate::progress::{Progress, Ticket};
-use crate::{AppendError, Entry, ReadError, Record};
+use crate::{AppendError, Entry, Kind, ReadError, Record};
 
 /// How often a queue without work looks whether there is room again.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     work: Condvar,
     recent: Mutex<Recent>,
     ample: AtomicBool,
+    scarce: AtomicBool,
     limits: Limits,
 }
 
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     pub(crate) queue_records_max: usize,
+    pub(crate) queue_bytes_max: usize,
     pub(crate) commit_window: Duration,
     pub(crate) recent_bytes_max: usize,
 }
@@ -40,6 +42,7 @@ pub(crate) struct Limits {
 struct Queue {
     order: Order,
     bodies: Vec<Vec<u8>>,
+    bytes: usize,
     questions: Vec<Question>,
     /// The writer sleeps until it is called.
     idle: bool,
@@ -72,6 +75,7 @@ impl Shared {
             queue: Mutex::new(Queue {
                 order,
                 bodies: Vec::new(),
+                bytes: 0,
                 questions: Vec::new(),
                 idle: false,
                 closed: false,
@@ -79,12 +83,16 @@ impl Shared {
             work: Condvar::new(),
             recent: Mutex::default(),
             ample: AtomicBool::new(false),
+            scarce: AtomicBool::new(false),
             limits,
         }
     }
 
     pub(crate) fn append(&self, entry: Entry, fold: &mut dyn FnMut(Revision)) -> Result<Ticket, AppendError> {
-        if entry.grows && !self.ample.load(Ordering::Relaxed) {
+        let denial = matches!(entry.kind, Kind::Denial);
+        if (entry.grows && !self.ample.load(Ordering::Relaxed))
+            || (denial && self.scarce.load(Ordering::Relaxed))
+        {
             return Err(AppendError::NoSpace);
         }
         // A fold that panicked left a state that nobody knows: nothing is recorded behind it.
@@ -92,13 +100,23 @@ impl Shared {
         if queue.closed || self.progress.is_sealed() {
             return Err(AppendError::Sealed);
         }
-        // The upper half of the queue is left to what ends.
-        let max = if entry.grows { self.limits.queue_records_max / 2 } else { self.limits.queue_records_max };
-        if queue.bodies.len() >= max {
+        // Half of the queue is left to denials and endings, and a quarter to endings alone.
+        let quarters = if entry.grows {
+            2
+        } else if denial {
+            3
+        } else {
+            4
+        };
+        let share = |max: usize| max / 4 * quarters;
+        if queue.bodies.len() >= share(self.limits.queue_records_max)
+            || queue.bytes >= share(self.limits.queue_bytes_max)
+        {
             return Err(AppendError::Busy);
         }
         let revision = queue.order.assign(&entry.kind)?;
         fold(revision);
+        queue.bytes += entry.body.len();
         queue.bodies.push(entry.body);
         self.call(queue);
         Ok(Ticket::new(&self.progress, revision))
@@ -132,6 +150,10 @@ impl Shared {
         self.ample.store(ample, Ordering::Relaxed);
     }
 
+    pub(crate) fn set_scarce(&self, scarce: bool) {
+        self.scarce.store(scarce, Ordering::Relaxed);
+    }
+
     /// Waits for work and takes all of it.
     ///
     /// Those who were answered together tend to come back together: while fewer are queued than the last commit held,
@@ -162,6 +184,7 @@ impl Shared {
         if queue.is_empty() {
             return if queue.closed { Turn::Close } else { Turn::Idle };
         }
+        queue.bytes = 0;
         let room = Vec::with_capacity(queue.bodies.len());
         Turn::Work {
             bodies: std::mem::replace(&mut queue.bodies, room),

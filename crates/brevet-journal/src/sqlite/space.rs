@@ -49,12 +49,13 @@ pub(crate) struct Reserve {
     path: PathBuf,
     bytes: u64,
     held: bool,
+    given_up: bool,
 }
 
 impl Reserve {
     pub(crate) fn new(probe: SpaceProbe, path: PathBuf, bytes: u64) -> Self {
         let held = bytes == 0 || fs::metadata(&path).is_ok_and(|found| found.len() == bytes);
-        Self { probe, path, bytes, held }
+        Self { probe, path, bytes, held, given_up: false }
     }
 
     /// Looks at the disk: whether there is room for what grows. Takes or gives up the reserve as that asks for.
@@ -77,12 +78,18 @@ impl Reserve {
         self.held && free >= self.bytes
     }
 
+    /// Whether the disk is so full that the reserve was given up for what ends.
+    pub(crate) const fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
     /// Gives up the reserve. Returns whether there was one.
     pub(crate) fn release(&mut self) -> bool {
         if !self.held || self.bytes == 0 {
             return false;
         }
         self.held = false;
+        self.given_up = true;
         tracing::error!(path = %self.path.display(), "the disk is full: the reserve is given up for endings");
         match fs::remove_file(&self.path) {
             Ok(()) => true,
@@ -95,7 +102,10 @@ impl Reserve {
 
     fn take(&mut self) {
         match self.allocate() {
-            Ok(()) => self.held = true,
+            Ok(()) => {
+                self.held = true;
+                self.given_up = false;
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot take the reserve");
                 // What was allocated of it would only use up the space it is meant to keep.

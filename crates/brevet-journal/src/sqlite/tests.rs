@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::writer::WriteError;
 use super::*;
+use crate::Kind;
 use crate::chain::ChainHash;
 use crate::checkpoint::{CheckpointSigner, Signature, SigningFailed};
 use crate::sqlite::mark::{Mark, Marker};
@@ -40,12 +41,45 @@ fn f4_on_a_full_disk_the_reserve_is_given_up_once_and_then_the_journal_ends() {
     writer.store.connection().pragma_update(None, "max_page_count", pages).unwrap();
     let shared = Shared::new(
         Order::after(Revision::ZERO, Revision::ZERO),
-        Limits { queue_records_max: 9, commit_window: Duration::ZERO, recent_bytes_max: 0 },
+        Limits {
+            queue_records_max: 9,
+            queue_bytes_max: 1 << 20,
+            commit_window: Duration::ZERO,
+            recent_bytes_max: 0,
+        },
     );
     let outcome = writer.write(vec![vec![0; 100_000]], &shared);
     assert!(matches!(outcome, Err(WriteError::Commit(_))), "{outcome:?}");
     assert!(!reserve.exists());
     assert_eq!(shared.progress.durable(), Revision::ZERO);
+}
+
+#[test]
+fn r1_what_grows_makes_way_for_denials_and_both_for_what_ends() {
+    let limits = Limits {
+        queue_records_max: 1 << 20,
+        queue_bytes_max: 4_000,
+        commit_window: Duration::ZERO,
+        recent_bytes_max: 0,
+    };
+    let shared = Shared::new(Order::after(Revision::ZERO, Revision::ZERO), limits);
+    shared.set_ample(true);
+    // Nobody takes from this queue, so it fills up by bytes: to a half, to three quarters, to the end.
+    let fill = |kind: Kind, grows: bool| {
+        let entry = || Entry { kind, grows, body: vec![0; 1_000] };
+        let taken = (0..9).take_while(|_| shared.append(entry(), &mut |_| {}).is_ok()).count();
+        (taken, shared.append(entry(), &mut |_| {}).unwrap_err())
+    };
+    assert_eq!(fill(Kind::Note, true), (2, AppendError::Busy));
+    assert_eq!(fill(Kind::Denial, false), (1, AppendError::Busy));
+    assert_eq!(fill(Kind::Note, false), (1, AppendError::Busy));
+
+    let shared = Shared::new(Order::after(Revision::ZERO, Revision::ZERO), limits);
+    shared.set_scarce(true);
+    let append =
+        |kind| shared.append(Entry { kind, grows: false, body: Vec::new() }, &mut |_| {}).map(|_| ());
+    assert_eq!(append(Kind::Denial), Err(AppendError::NoSpace));
+    assert_eq!(append(Kind::Note), Ok(()));
 }
 
 fn link(revision: u64) -> Link {

@@ -82,6 +82,7 @@ impl Writer {
                 Turn::Close => return self.checkpoint(),
             }
             shared.set_ample(self.reserve.look());
+            shared.set_scarce(self.reserve.is_given_up());
         }
     }
 
