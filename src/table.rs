@@ -22,7 +22,7 @@ use dashmap::DashMap;
 use thiserror::Error;
 
 use crate::configuration::Configuration;
-use crate::reaper::Deadlines;
+use crate::deadlines::Deadlines;
 
 /// Locks are spread over this many shards, so that two trees seldom share one.
 const SHARDS: usize = 256;

@@ -16,12 +16,11 @@ use brevet_core::terms::Profile;
 use brevet_core::time::Timestamp;
 use brevet_mint::plan::{Draft, lease_key};
 use brevet_mint::signer::Credential;
-use brevet_policy::{Decision, Denial};
+use brevet_policy::Decision;
 use serde::Serialize;
 
-use super::task::body_of;
-use super::{Broker, Kind, Refusal, may_see};
-use crate::http::DecisionOutcome;
+use super::{Broker, Kind, Refusal, body_of, denied, may_see};
+use crate::metrics::DecisionOutcome;
 
 /// What is asked for when a credential is issued. Its JSON form is the request's body.
 #[derive(Debug, Clone, Serialize)]
@@ -282,11 +281,4 @@ impl Broker {
         })?;
         Ok(self.table.durable(ended).await?)
     }
-}
-
-/// What a caller is told of a denial: that there is one. Which policies determined it is the audit's.
-pub(super) fn denied(denial: Denial) -> Refusal {
-    let mut refusal = Refusal::new(Kind::Denied, "policy_denied", "policy does not permit this");
-    refusal.evidence = Some(Box::new(denial.evidence));
-    refusal
 }

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use brevet_core::digest::RequestDigest;
 use brevet_core::fact::{DeniedOperation, Envelope, Fact};
 use brevet_core::id::{RootTaskId, TaskId};
 use brevet_core::ledger::Ledger;
@@ -26,7 +27,9 @@ use brevet_journal::AppendError;
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::Signer;
 use brevet_mint::state_key::StateKey;
+use brevet_policy::Denial;
 use ring::rand::SystemRandom;
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 pub use self::budget::MinuteBudget;
@@ -37,7 +40,7 @@ pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::configuration::Configuration;
-use crate::http::{DecisionOutcome, Metrics};
+use crate::metrics::{DecisionOutcome, Metrics};
 use crate::table::{Table, Undurable};
 
 /// Everything the use cases draw on, built once.
@@ -251,4 +254,18 @@ fn belongs(registry: &Registry, workload: &SpiffeId, tenant: &TenantName) -> boo
 /// The shorter of what was asked for, or else of the default, and the longest allowed.
 fn lifetime(asked: Option<Duration>, default: Duration, max: Duration) -> Duration {
     asked.unwrap_or(default).min(max)
+}
+
+/// The digest by which a retry is told from another request with the same id.
+fn body_of(method: &str, ask: &impl Serialize) -> RequestDigest {
+    // The types of an ask all have a JSON form; if one had none, no retry of it would be taken for the same.
+    let body = serde_json::to_vec(ask).unwrap_or_default();
+    RequestDigest::of(&[method.as_bytes(), &body])
+}
+
+/// What a caller is told of a denial: that there is one. Which policies determined it is the audit's.
+fn denied(denial: Denial) -> Refusal {
+    let mut refusal = Refusal::new(Kind::Denied, "policy_denied", "policy does not permit this");
+    refusal.evidence = Some(Box::new(denial.evidence));
+    refusal
 }

@@ -18,8 +18,8 @@ use brevet_policy::Decision;
 use serde::Serialize;
 use std::sync::Arc;
 
-use super::{Broker, Kind, Refusal, belongs, may_see};
-use crate::http::DecisionOutcome;
+use super::{Broker, Kind, Refusal, belongs, body_of, denied, may_see};
+use crate::metrics::DecisionOutcome;
 use crate::table::InForce;
 
 /// What is asked for when a task is opened. Its JSON form is the request's body.
@@ -153,7 +153,7 @@ impl Broker {
         let request = request_to_open(&in_force, who.clone(), ask, task, deadline, now);
         let permit = match in_force.policies().decide(request) {
             Decision::Permit(permit) => permit,
-            Decision::Deny(denial) => return Err(super::credential::denied(denial)),
+            Decision::Deny(denial) => return Err(denied(denial)),
         };
 
         // 5. The ledger opens it, and the journal has it before anything else can happen in it.
@@ -370,11 +370,4 @@ fn request_to_open(
         time: now.judge,
         basis: Basis { tree: Revision::ZERO, control: in_force.control.revision() },
     }
-}
-
-/// The digest by which a retry is told from another request with the same id.
-pub(super) fn body_of(method: &str, ask: &impl Serialize) -> RequestDigest {
-    // The types of an ask all have a JSON form; if one had none, no retry of it would be taken for the same.
-    let body = serde_json::to_vec(ask).unwrap_or_default();
-    RequestDigest::of(&[method.as_bytes(), &body])
 }

@@ -3,7 +3,6 @@
 //! Plain HTTP is for loopback alone: who can change the keys on their way can forge every credential.
 
 mod documents;
-mod metrics;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,8 +25,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 pub use documents::PublicDocuments;
-pub use metrics::{DecisionOutcome, Metrics};
 
+use crate::metrics::{self, Metrics};
 use crate::net::{
     AcceptLimits, Accepted, Counters, Drain, TlsConfig, accept_until, drive, handshake, refuse, within,
 };

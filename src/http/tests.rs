@@ -3,6 +3,7 @@ use std::sync::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::metrics::DecisionOutcome;
 use crate::net::Refusal;
 use crate::net::tests::tls_with;
 

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 use crate::net::{Counters, Refusal};
 
 /// The media type of the text that [`Metrics::text`] writes.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// How a request that reached a decision was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
