@@ -121,7 +121,7 @@ impl Broker {
         let now = self.minting_clock()?;
         let in_force = self.table.in_force();
         let control = &in_force.control;
-        let who = self.facts_of(caller, in_force.registry(), now)?;
+        let who = self.facts_of(caller, &in_force, now)?;
 
         // 2. The task is the caller's, and bound to the key it proved.
         let body = body_of("IssueCredential", ask);

@@ -33,7 +33,7 @@ impl Broker {
     ) -> Result<Introspection, Refusal> {
         // 1. Who asks, and whether this broker knows at least what the caller knows.
         let now = self.clock.now();
-        let who = self.facts_of(caller, self.table.in_force().registry(), now)?;
+        let who = self.facts_of(caller, &self.table.in_force(), now)?;
         let head = self.table.journal().head();
         if min_revision.is_some_and(|wanted| wanted > head.durable) {
             return Err(Refusal::unavailable("revision_not_reached"));

@@ -41,7 +41,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::configuration::Configuration;
 use crate::metrics::{DecisionOutcome, Metrics};
-use crate::table::{Table, Undurable};
+use crate::table::{InForce, Table, Undurable};
 
 /// Everything the use cases draw on, built once.
 pub struct Broker {
@@ -219,11 +219,14 @@ impl Broker {
         }
     }
 
-    /// What the registry says of the caller. Whose trust domain belongs to no tenant is nobody.
-    fn facts_of(&self, caller: &Caller, registry: &Registry, now: Now) -> Result<CallerFacts, Refusal> {
-        caller
-            .facts(registry, now.issue)
-            .ok_or_else(|| Refusal::new(Kind::Unauthenticated, "no_tenant", "the caller is not known"))
+    /// What the configuration in force says of the caller. It was verified before this was decided: if its trust domain has been taken
+    /// away meanwhile, or belongs to no tenant, it is nobody (invariant P3).
+    fn facts_of(&self, caller: &Caller, in_force: &InForce, now: Now) -> Result<CallerFacts, Refusal> {
+        let nobody = |reason| Refusal::new(Kind::Unauthenticated, reason, "the caller is not known");
+        if !in_force.configuration.trust.has(&caller.spiffe_id().trust_domain()) {
+            return Err(nobody("id_not_authoritative"));
+        }
+        caller.facts(in_force.registry(), now.issue).ok_or_else(|| nobody("no_tenant"))
     }
 
     /// Nothing is minted while the clock is in doubt (invariants C3 and C5).

@@ -104,7 +104,7 @@ impl Broker {
             Ok(root) => root,
             Err(refusal) => {
                 // A refusal tells of the task that has the request's id already.
-                let who = self.facts_of(caller, self.table.in_force().registry(), self.clock.now())?;
+                let who = self.facts_of(caller, &self.table.in_force(), self.clock.now())?;
                 let root = self.state_key.root_task_id(&who.tenant, &who.spiffe_id, &ask.request_id);
                 if self.table.view(root, |_| ()).is_some() {
                     self.settle(root).await?;
@@ -129,7 +129,7 @@ impl Broker {
         // 1. Who asks, and under what.
         let now = self.minting_clock()?;
         let in_force = self.table.in_force();
-        let who = self.facts_of(caller, in_force.registry(), now)?;
+        let who = self.facts_of(caller, &in_force, now)?;
 
         // 2. A retry finds its task by the id that the same request always gets.
         let root = self.state_key.root_task_id(&who.tenant, &who.spiffe_id, &ask.request_id);
@@ -186,7 +186,7 @@ impl Broker {
     /// [`Refusal`] if the caller is nobody or the journal is sealed.
     pub async fn list_tasks(&self, caller: &Caller, filter: TaskFilter) -> Result<Vec<TaskView>, Refusal> {
         let now = self.clock.now();
-        let who = self.facts_of(caller, self.table.in_force().registry(), now)?;
+        let who = self.facts_of(caller, &self.table.in_force(), now)?;
 
         // 1. Which tasks. That walks every tree, so only few do it at once, and none on a thread that serves calls.
         let turn = self.lists.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
@@ -271,7 +271,7 @@ impl Broker {
 
     /// The caller, if it may see the task.
     fn seen(&self, caller: &Caller, task: TaskId) -> Result<CallerFacts, Refusal> {
-        let who = self.facts_of(caller, self.table.in_force().registry(), self.clock.now())?;
+        let who = self.facts_of(caller, &self.table.in_force(), self.clock.now())?;
         match self.table.view(task.root(), |ledger| may_see(ledger, task, &who)) {
             Some(true) => Ok(who),
             Some(false) | None => Err(Refusal::not_found()),

@@ -243,6 +243,12 @@ impl CallerTrust {
         TrustDigest::of(&parts)
     }
 
+    /// Whether workloads of a trust domain may call at all.
+    #[must_use]
+    pub fn has(&self, trust_domain: &TrustDomain) -> bool {
+        self.bundles.of(trust_domain).is_some()
+    }
+
     /// The trust domains and their bundles.
     pub fn bundles(&self) -> impl Iterator<Item = (&TrustDomain, &Bundle)> {
         self.bundles.by_trust_domain.iter()
