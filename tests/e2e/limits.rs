@@ -150,7 +150,7 @@ async fn l11_a_quota_of_ten_counts_live_leases_only() {
     });
     let task = world.open_task(world.create("open")).await.name;
     let agent = world.client(AGENT).await;
-    let short = v1::IssueCredentialRequest { lifetime: seconds(1), ..issue(&task, "short") };
+    let short = v1::IssueCredentialRequest { lifetime: seconds(2), ..issue(&task, "short") };
     agent.issue(short).await.ok();
     for number in 0..9 {
         agent.issue(issue(&task, &format!("{number}"))).await.ok();
