@@ -156,8 +156,8 @@ impl Clock {
         }
     }
 
-    /// The high-water mark: the time that the journal is to keep for the next start. A suspect reading never
-    /// raises it, or a forward jump would seal the next start as well.
+    /// The high-water mark: what the records of this process leave for the next start at most, since the state is
+    /// folded from their times. A suspect reading never raises it, or a forward jump would seal the next start as well.
     #[must_use]
     pub fn mark(&self) -> Timestamp {
         self.read();

@@ -100,7 +100,11 @@ impl Broker {
         let lease = match self.decide(|| self.try_issue(caller, &ask, &possession)) {
             Ok(lease) => lease,
             Err(refusal) => {
-                self.settle(ask.task.root()).await?;
+                // Who may not see the task is told nothing of it, and waits for nothing of it: a foreign task answers
+                // like one that never was, in time and when the journal fails too.
+                if refusal.kind != Kind::NotFound {
+                    self.settle(ask.task.root()).await?;
+                }
                 return Err(refusal);
             }
         };
