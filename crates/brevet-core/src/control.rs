@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{PolicyDigest, RegistryDigest, TrustDigest};
 use crate::fact::Fact;
 use crate::id::{LockId, TaskId};
-use crate::lock::{Hop, LockRecord};
+use crate::lock::{Hop, LockRecord, Swept};
 use crate::name::TenantName;
 use crate::revision::Revision;
+use crate::sabotage;
 use crate::terms::Terms;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
 /// The fold of all control facts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,7 +57,7 @@ impl Control {
     }
 
     /// Folds one fact. Facts of a task tree change nothing here.
-    pub fn apply(&mut self, fact: &Fact, revision: Revision, judge: Timestamp) {
+    pub fn apply(&mut self, fact: &Fact, revision: Revision, at: Now) {
         match fact {
             Fact::ConfigurationLoaded { policy, registry, trust, .. } => {
                 self.policy = Some(*policy);
@@ -64,19 +65,42 @@ impl Control {
                 self.trust = Some(*trust);
             }
             Fact::LockCreated(lock) => {
-                let record =
-                    LockRecord { lock: lock.clone(), created: revision, created_at: judge, lifted: None };
+                let record = LockRecord {
+                    lock: lock.clone(),
+                    created: revision,
+                    created_at: at.judge,
+                    lifted: None,
+                    swept: None,
+                };
                 // INVARIANT: no lock takes the place of another, or what that has killed would live again.
                 self.locks.entry(lock.id).or_insert(record);
             }
             Fact::LockLifted { lock, .. } => {
                 if let Some(record) = self.locks.get_mut(lock) {
-                    record.lifted = Some(judge);
+                    record.lifted = Some(at.judge);
+                }
+            }
+            Fact::LockSwept { lock, tasks, leases } => {
+                if let Some(record) = self.locks.get_mut(lock) {
+                    record.swept = Some(Swept { tasks: *tasks, leases: *leases });
                 }
             }
             _ => return,
         }
         self.revision = revision;
+        // A lock that forbids nothing any more is forgotten once all that it killed has an ending of its own. That
+        // its time is over is not believed to a clock in doubt.
+        let over = |record: &LockRecord| match record.lifted {
+            Some(_) => true,
+            None => !at.suspect && !record.forbids_issue(at.judge),
+        };
+        let swept = |record: &LockRecord| record.swept.is_some() || sabotage::on("lift_revives");
+        self.locks.retain(|_, record| !swept(record) || !over(record));
+    }
+
+    /// The locks that have killed what has no ending of its own yet, if there is any.
+    pub fn unswept(&self) -> impl Iterator<Item = &LockRecord> {
+        self.locks.values().filter(|record| record.swept.is_none())
     }
 
     /// The first lock that has killed a task recorded at `opened`, if one has.
@@ -89,7 +113,7 @@ impl Control {
         path: impl Fn() -> I,
     ) -> Option<&LockRecord> {
         let killed = |record: &&LockRecord| {
-            record.created > opened && record.binds(tenant) && record.lock.selector.stops_task(task, path())
+            record.kills(opened) && record.binds(tenant) && record.lock.selector.stops_task(task, path())
         };
         self.locks.values().filter(killed).min_by_key(|record| record.created)
     }
@@ -98,7 +122,7 @@ impl Control {
     #[must_use]
     pub fn lock_on_terms(&self, tenant: &TenantName, terms: &Terms, issued: Revision) -> Option<&LockRecord> {
         let killed = |record: &&LockRecord| {
-            record.created > issued && record.binds(tenant) && record.lock.selector.stops_terms(terms)
+            record.kills(issued) && record.binds(tenant) && record.lock.selector.stops_terms(terms)
         };
         self.locks.values().filter(killed).min_by_key(|record| record.created)
     }
@@ -112,6 +136,9 @@ impl Control {
         judge: Timestamp,
         path: impl Fn() -> I,
     ) -> Option<&LockRecord> {
+        if sabotage::on("locks_forbid_nothing") {
+            return None;
+        }
         self.locks.values().find(|record| {
             record.forbids_issue(judge)
                 && record.binds(tenant)
@@ -122,6 +149,9 @@ impl Control {
     /// The lock that forbids to issue these terms now, if one does.
     #[must_use]
     pub fn lock_on_issue(&self, tenant: &TenantName, terms: &Terms, judge: Timestamp) -> Option<&LockRecord> {
+        if sabotage::on("locks_forbid_nothing") {
+            return None;
+        }
         self.locks.values().find(|record| {
             record.forbids_issue(judge) && record.binds(tenant) && record.lock.selector.stops_terms(terms)
         })

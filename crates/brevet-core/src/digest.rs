@@ -16,6 +16,15 @@ use crate::id::serde_as_text;
 #[error("not 32 bytes in base64url without padding")]
 pub struct InvalidDigest;
 
+/// Of 32 bytes.
+const TEXT_LENGTH: usize = 43;
+
+fn text<'a>(digest: &[u8; 32], room: &'a mut [u8; TEXT_LENGTH]) -> &'a str {
+    // The room is as long as the text, and the text is ASCII.
+    let written = URL_SAFE_NO_PAD.encode_slice(digest, room).map_or(&[][..], |_| room);
+    std::str::from_utf8(written).unwrap_or_default()
+}
+
 macro_rules! digest {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
@@ -50,9 +59,7 @@ macro_rules! digest {
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0; 43];
-                URL_SAFE_NO_PAD.encode_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
-                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+                f.write_str(text(&self.0, &mut [0; TEXT_LENGTH]))
             }
         }
 
@@ -70,7 +77,7 @@ macro_rules! digest {
             }
         }
 
-        serde_as_text!($type);
+        serde_as_text!($type, digest => text(&digest.0, &mut [0; TEXT_LENGTH]));
     };
 }
 

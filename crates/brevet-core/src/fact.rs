@@ -53,6 +53,9 @@ pub enum Fact {
         outcome: Outcome,
         /// Why, as a short code.
         reason: ReasonCode,
+        /// When it had taken effect, where that was before it was recorded: a lock's time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
     },
     /// A lease was issued. Durable before the key is used.
     LeaseIssued {
@@ -60,6 +63,9 @@ pub enum Fact {
         terms: Arc<Terms>,
         /// The request's body, by which a retry is recognised.
         body: RequestDigest,
+        /// The lease of the same task that this one was asked for in place of.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        renews: Option<LeaseKey>,
     },
     /// Leases of one task ended while the task went on.
     LeasesEnded {
@@ -71,6 +77,9 @@ pub enum Fact {
         outcome: LeaseOutcome,
         /// Why, as a short code.
         reason: ReasonCode,
+        /// When it had taken effect, where that was before it was recorded: a lock's time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<Timestamp>,
     },
     /// Policies, registry and trust were put in force.
     ConfigurationLoaded {
@@ -100,6 +109,22 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         confirmers: Vec<PersonName>,
     },
+    /// Everything that a lock had killed has its ending recorded.
+    LockSwept {
+        /// The lock.
+        lock: LockId,
+        /// How many tasks it ended, those below others not counted.
+        tasks: u64,
+        /// How many leases it ended while their tasks went on.
+        leases: u64,
+    },
+    /// Somebody acted over the local root socket, which no lock binds. Recorded before the effect.
+    RootSocketUsed {
+        /// The user of the process at the other end.
+        uid: u32,
+        /// The method.
+        method: String,
+    },
     /// A caller was refused. Conflicts with nothing.
     Denied {
         /// What was asked for, or the method where no operation was reached.
@@ -125,6 +150,45 @@ pub enum Fact {
         /// Its digest.
         digest: StateDigest,
     },
+}
+
+impl Fact {
+    /// The name of every kind, the same in records, wire and filters.
+    pub const KINDS: [&str; 13] = [
+        "task_opened",
+        "task_ended",
+        "lease_issued",
+        "leases_ended",
+        "configuration_loaded",
+        "lock_created",
+        "lock_lifted",
+        "lock_swept",
+        "root_socket_used",
+        "denied",
+        "started",
+        "stopped",
+        "snapshot_taken",
+    ];
+
+    /// The name of its kind.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::TaskOpened(_) => "task_opened",
+            Self::TaskEnded { .. } => "task_ended",
+            Self::LeaseIssued { .. } => "lease_issued",
+            Self::LeasesEnded { .. } => "leases_ended",
+            Self::ConfigurationLoaded { .. } => "configuration_loaded",
+            Self::LockCreated(_) => "lock_created",
+            Self::LockLifted { .. } => "lock_lifted",
+            Self::LockSwept { .. } => "lock_swept",
+            Self::RootSocketUsed { .. } => "root_socket_used",
+            Self::Denied { .. } => "denied",
+            Self::Started { .. } => "started",
+            Self::Stopped => "stopped",
+            Self::SnapshotTaken { .. } => "snapshot_taken",
+        }
+    }
 }
 
 /// What a denial denied.
@@ -237,6 +301,18 @@ pub enum LeaseOutcome {
     Revoked,
     /// The caller was gone before it could be handed over.
     Undelivered,
+}
+
+impl LeaseOutcome {
+    /// The name, the same in wire and log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Undelivered => "undelivered",
+        }
+    }
 }
 
 /// A short code, `[a-z0-9_]{1,64}`: never free text.

@@ -17,12 +17,20 @@ pub struct InvalidId(&'static str);
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const TEXT_LENGTH: usize = 26;
 
-/// Gives a type that has `Display` and `FromStr` the same form in serde.
+/// Gives a type that has `FromStr` the same form in serde: that of its `Display`, or the text that an expression
+/// yields, which is written several times as fast.
 macro_rules! serde_as_text {
     ($type:ty) => {
+        $crate::id::serde_as_text!($type, serialize(value, serializer) { serializer.collect_str(value) });
+    };
+    ($type:ty, $value:ident => $text:expr) => {
+        $crate::id::serde_as_text!($type, serialize($value, serializer) { serializer.serialize_str($text) });
+    };
+    ($type:ty, serialize($value:ident, $serializer:ident) $serialize:block) => {
         impl Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+            fn serialize<S: serde::Serializer>(&self, $serializer: S) -> Result<S::Ok, S::Error> {
+                let $value = self;
+                $serialize
             }
         }
 
@@ -79,15 +87,31 @@ impl Id {
     }
 }
 
+/// The text of an identifier.
+struct Text([u8; TEXT_LENGTH]);
+
+impl Text {
+    fn as_str(&self) -> &str {
+        // Every character is one of the alphabet's.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&Id> for Text {
+    fn from(id: &Id) -> Self {
+        let mut value = u128::from_be_bytes(id.0);
+        let mut text = [b'0'; TEXT_LENGTH];
+        for character in text.iter_mut().rev() {
+            *character = ALPHABET.get((value & 31) as usize).copied().unwrap_or(b'0');
+            value >>= 5;
+        }
+        Self(text)
+    }
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = u128::from_be_bytes(self.0);
-        let mut text = [b'0'; TEXT_LENGTH];
-        for (position, character) in text.iter_mut().enumerate() {
-            let digit = (value >> (5 * (TEXT_LENGTH - 1 - position))) as usize & 31;
-            *character = ALPHABET.get(digit).copied().unwrap_or(b'0');
-        }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(Text::from(self).as_str())
     }
 }
 
@@ -104,7 +128,7 @@ impl FromStr for Id {
     }
 }
 
-serde_as_text!(Id);
+serde_as_text!(Id, id => Text::from(id).as_str());
 
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $kind:literal) => {
@@ -125,7 +149,7 @@ macro_rules! id {
             }
         }
 
-        serde_as_text!($type);
+        serde_as_text!($type, id => Text::from(&id.0).as_str());
     };
 }
 

@@ -6,25 +6,34 @@
 //! is, and a late reaper prolongs nothing.
 
 mod command;
+mod end;
+mod issue;
+mod liveness;
+mod notices;
+mod task;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::command::{End, EndRefusal, IssueRefusal, OpenRefusal, Opening, Recall};
+pub use self::command::{
+    DelegateRefusal, End, EndRefusal, IssueRefusal, LeaseLimits, OpenRefusal, Opening, Recall,
+};
+use self::task::{Answered, Closed};
+pub use self::task::{Ending, Lease, Task};
 use crate::control::Control;
-use crate::digest::{ClaimDigest, RequestDigest};
-use crate::fact::{Envelope, Fact, Holder, LeaseOutcome, Outcome, ReasonCode, TaskOpened};
-use crate::id::{Id, LeaseId, LeaseKey, RootTaskId, TaskId};
+use crate::digest::HopDigest;
+use crate::fact::{Envelope, Fact, Holder, ReasonCode, TaskOpened};
+use crate::id::{Id, LeaseId, RootTaskId, TaskId};
 use crate::lock::Hop;
-use crate::name::{RequestId, TenantName};
-use crate::proof::{Permit, Plan};
-use crate::request::{Operation, TaskFacts};
+use crate::name::TenantName;
+use crate::proof::Permit;
+use crate::request::{Ask, TaskFacts};
 use crate::revision::Revision;
 use crate::sabotage;
 use crate::spiffe_id::SpiffeId;
-use crate::terms::{Content, Terms};
 use crate::time::{Now, Timestamp};
 
 /// The reason code of what a deadline ended.
@@ -33,9 +42,6 @@ pub const REASON_EXPIRED: ReasonCode = ReasonCode::of("expired");
 pub const REASON_LOCKED: ReasonCode = ReasonCode::of("locked");
 /// The reason code of what an ancestor's or the own task's end ended.
 pub const REASON_TASK_ENDED: ReasonCode = ReasonCode::of("task_ended");
-
-/// How many live leases a task may have, if the configuration does not say.
-pub const LEASES_LIVE_PER_TASK_MAX: u32 = 64;
 
 /// One task tree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,43 +52,6 @@ pub struct Ledger {
     tasks: BTreeMap<Id, Task>,
 }
 
-/// One task and its leases.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Task {
-    opened: Arc<TaskOpened>,
-    revision: Revision,
-    holder: Holder,
-    ended: Option<Ending<Outcome>>,
-    leases: BTreeMap<LeaseKey, Lease>,
-    answered: BTreeMap<RequestId, Answered>,
-}
-
-/// One lease.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lease {
-    terms: Arc<Terms>,
-    revision: Revision,
-    ended: Option<Ending<LeaseOutcome>>,
-}
-
-/// A request that was answered, remembered as long as its task.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Answered {
-    body: RequestDigest,
-    lease: LeaseKey,
-}
-
-/// How and when something ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ending<O> {
-    /// How.
-    pub outcome: O,
-    /// Why.
-    pub reason: ReasonCode,
-    /// When, by the judging clock. What only time or a lock has ended so far ended when that came.
-    pub at: Timestamp,
-}
-
 impl Ledger {
     /// The fact that opens a root task, from the permit for it.
     ///
@@ -90,8 +59,9 @@ impl Ledger {
     /// [`OpenRefusal`] if the permit is not for it or is stale, or a lock forbids it.
     pub fn open(permit: &Permit, opening: Opening, control: &Control, now: Now) -> Result<Fact, OpenRefusal> {
         let request = permit.request();
-        let task = &request.task;
-        if permit.operation() != Operation::CreateTask || !task.id.is_root() || task.depth != 0 {
+        let Ask::CreateTask(context) = &request.ask else { return Err(OpenRefusal::NotPermitted) };
+        let task = &context.task;
+        if !task.id.is_root() || task.depth != 0 {
             return Err(OpenRefusal::NotPermitted);
         }
         let basis = permit.basis();
@@ -110,14 +80,15 @@ impl Ledger {
             task_type: task.task_type.clone(),
             purpose: task.purpose.clone(),
             sensitivity_max: task.sensitivity_max,
-            prompt_origin: opening.prompt_origin,
-            scope: request.scope.clone(),
+            // What an agent says of a task that it opens for itself is its own word, here and in all that is delegated.
+            prompt_origin: opening.prompt_origin.filter(|_| request.caller.spiffe_id != task.agent),
+            scope: context.scope.clone(),
             opened_at: now.issue,
             deadline: opening.deadline,
             depth: 0,
             holder: opening.holder,
             // Replaced at once: the digest covers all the other fields.
-            hop: crate::digest::HopDigest::from_bytes([0; 32]),
+            hop: HopDigest::from_bytes([0; 32]),
             body: opening.body,
         };
         opened.hop = opened.hop_upon(None);
@@ -136,214 +107,38 @@ impl Ledger {
         Self { root, tenant, version: revision, tasks }
     }
 
-    /// The fact that issues the plan's lease.
-    ///
-    /// # Errors
-    /// [`IssueRefusal`]: nothing is issued unless the task lives, the key is its own, the terms lie within it, no
-    /// lock forbids it and its quota has room.
-    pub fn issue(
-        &self,
-        plan: &Plan,
-        body: RequestDigest,
-        claim: Option<ClaimDigest>,
-        control: &Control,
-        now: Now,
-        leases_live_max: u32,
-    ) -> Result<Fact, IssueRefusal> {
-        let (permit, terms) = (plan.permit(), plan.terms());
-        let id = terms.id.task;
-        let credential = permit.request().credential.as_ref();
-        if permit.operation() != Operation::IssueCredential
-            || permit.request().task.id != id
-            || permit.policy() != terms.policy
-            || credential.is_none_or(|credential| credential.holder != terms.holder)
-        {
-            return Err(IssueRefusal::NotPermitted);
-        }
-        let task = self.task(id).ok_or(IssueRefusal::NoTask)?;
-        if permit.basis().tree != self.version || permit.basis().control != control.revision() {
-            return Err(IssueRefusal::Conflict);
-        }
-        if task.leases.contains_key(&terms.id.key) {
-            return Err(IssueRefusal::NotPermitted);
-        }
-        if let Some(ending) = self.task_ending(id, control, now.judge) {
-            return Err(IssueRefusal::TaskClosed(ending));
-        }
-        if !task.admits(terms, claim) {
-            return Err(IssueRefusal::WrongHolder);
-        }
-        if terms.end <= now.issue
-            || terms.end <= now.judge
-            || self.deadline(id).is_none_or(|deadline| terms.end > deadline)
-        {
-            return Err(IssueRefusal::NoTime);
-        }
-        let Content::TaskToken(token) = &terms.content;
-        if !token.scope.is_within(&task.opened.scope) {
-            return Err(IssueRefusal::Widens);
-        }
-        let tenant = &self.tenant;
-        if let Some(lock) = control
-            .lock_on_opening(tenant, id, now.judge, || self.path(id))
-            .or_else(|| control.lock_on_issue(tenant, terms, now.judge))
-        {
-            return Err(IssueRefusal::Locked(lock.lock.id));
-        }
-        if self.leases_live(id, control, now.judge) >= leases_live_max && !sabotage::on("ignore_quota") {
-            return Err(IssueRefusal::Quota(leases_live_max));
-        }
-        Ok(Fact::LeaseIssued { terms: Arc::clone(terms), body })
-    }
-
-    /// Whether a request for a task's credential was answered before.
-    #[must_use]
-    pub fn recall(&self, task: TaskId, request_id: &RequestId, body: &RequestDigest) -> Recall {
-        match self.task(task).and_then(|task| task.answered.get(request_id)) {
-            None => Recall::New,
-            Some(answered) if answered.body == *body || sabotage::on("any_body_is_the_same") => {
-                Recall::Same(answered.lease)
-            }
-            Some(_) => Recall::Other,
-        }
-    }
-
-    /// The fact that ends a task and everything below it.
-    ///
-    /// # Errors
-    /// [`EndRefusal`] if there is none, or it had ended in another way.
-    pub fn end(
-        &self,
-        task: TaskId,
-        outcome: Outcome,
-        reason: ReasonCode,
-        control: &Control,
-        judge: Timestamp,
-    ) -> Result<End, EndRefusal> {
-        self.task(task).ok_or(EndRefusal::NotFound)?;
-        match self.task_ending(task, control, judge) {
-            None => {
-                let leases = self
-                    .tasks
-                    .values()
-                    .filter(|other| self.path(other.opened.id).any(|hop| hop.node == task.node()))
-                    .map(|other| self.leases_live(other.opened.id, control, judge))
-                    .sum();
-                Ok(End::Now(Fact::TaskEnded { task, outcome, reason }, leases))
-            }
-            Some(ending) if ending.outcome == outcome => Ok(End::Already),
-            Some(ending) => Err(EndRefusal::EndedOtherwise(ending)),
-        }
-    }
-
-    /// The fact that ends one lease while its task goes on.
-    ///
-    /// # Errors
-    /// [`EndRefusal::NotFound`] if there is none.
-    pub fn end_lease(
-        &self,
-        lease: LeaseId,
-        outcome: LeaseOutcome,
-        reason: ReasonCode,
-        control: &Control,
-        judge: Timestamp,
-    ) -> Result<End, EndRefusal> {
-        self.lease(lease).ok_or(EndRefusal::NotFound)?;
-        if self.lease_ending(lease, control, judge).is_some() {
-            return Ok(End::Already);
-        }
-        Ok(End::Now(Fact::LeasesEnded { task: lease.task, leases: vec![lease.key], outcome, reason }, 1))
-    }
-
-    /// The facts that record what has run out: bookkeeping, for liveness does not wait for them.
-    #[must_use]
-    pub fn expire(&self, judge: Timestamp) -> Vec<Fact> {
-        let mut facts = Vec::new();
-        for task in self.tasks.values() {
-            let id = task.opened.id;
-            // What lies below a task that has ended, or ends now, ends by that.
-            let recorded = |hop: &Task| hop.ended.is_some() || hop.opened.deadline <= judge;
-            let ancestor_over = self.ancestors(id).skip(1).any(recorded);
-            if ancestor_over || task.ended.is_some() {
-                continue;
-            }
-            if task.opened.deadline <= judge {
-                facts.push(Fact::TaskEnded { task: id, outcome: Outcome::Expired, reason: REASON_EXPIRED });
-                continue;
-            }
-            let over = |lease: &Lease| lease.ended.is_none() && lease.terms.end <= judge;
-            let leases: Vec<LeaseKey> =
-                task.leases.iter().filter(|(_, lease)| over(lease)).map(|(key, _)| *key).collect();
-            if !leases.is_empty() {
-                facts.push(Fact::LeasesEnded {
-                    task: id,
-                    leases,
-                    outcome: LeaseOutcome::Expired,
-                    reason: REASON_EXPIRED,
-                });
-            }
-        }
-        facts
-    }
-
-    /// When [`Self::expire`] will next have something to record, if ever.
-    #[must_use]
-    pub fn next_expiry(&self) -> Option<Timestamp> {
-        self.expiries().min()
-    }
-
-    /// Every time at which [`Self::expire`] will have something to record, in no order.
-    pub fn expiries(&self) -> impl Iterator<Item = Timestamp> {
-        self.tasks
-            .values()
-            .filter(|task| self.ancestors(task.opened.id).all(|hop| hop.ended.is_none()))
-            .flat_map(|task| {
-                let leases = task.leases.values().filter(|lease| lease.ended.is_none());
-                leases.map(|lease| lease.terms.end).chain([task.opened.deadline])
-            })
-    }
-
     /// Folds one fact of this tree. Facts of others change nothing.
     pub fn apply(&mut self, fact: &Fact, envelope: &Envelope, revision: Revision) {
         match fact {
             Fact::TaskOpened(opened) if opened.id.root() == self.root => {
                 // INVARIANT: every task but the root has its parent here, so that its ancestors end at the root.
-                if !opened.parent.is_some_and(|parent| self.tasks.contains_key(&parent)) {
+                let Some(parent) = opened.parent.and_then(|parent| self.tasks.get_mut(&parent)) else {
                     return;
-                }
+                };
+                parent.is_parent = true;
                 self.tasks.entry(opened.id.node()).or_insert_with(|| Task::begun_by(opened, revision));
             }
-            Fact::TaskEnded { task, outcome, reason } => {
+            Fact::TaskEnded { task, outcome, reason, since } => {
                 let Some(task) = self.task_mut(*task) else { return };
-                task.ended.get_or_insert_with(|| Ending {
-                    outcome: *outcome,
-                    reason: reason.clone(),
-                    at: envelope.at.judge,
-                });
+                let at = since.unwrap_or(envelope.at.judge);
+                let ending = Ending { outcome: *outcome, reason: reason.clone(), at };
+                Closed { ending, revision }.settle_in(&mut task.ended, since.is_some());
             }
-            Fact::LeaseIssued { terms, body } => {
+            Fact::LeaseIssued { terms, body, renews } => {
                 let Some(task) = self.task_mut(terms.id.task) else { return };
                 task.holder = Holder::Key(terms.holder);
-                // INVARIANT: no lease takes the place of another, dead or live.
-                task.leases.entry(terms.id.key).or_insert_with(|| Lease {
-                    terms: Arc::clone(terms),
-                    revision,
-                    ended: None,
-                });
+                task.add(Lease { terms: Arc::clone(terms), revision, renews: *renews, ended: None });
                 if let Some(request_id) = &envelope.request_id {
                     let answered = Answered { body: *body, lease: terms.id.key };
                     task.answered.entry(request_id.clone()).or_insert(answered);
                 }
             }
-            Fact::LeasesEnded { task, leases, outcome, reason } => {
+            Fact::LeasesEnded { task, leases, outcome, reason, since } => {
                 let Some(task) = self.task_mut(*task) else { return };
+                let at = since.unwrap_or(envelope.at.judge);
                 for key in leases {
-                    let Some(lease) = task.leases.get_mut(key) else { continue };
-                    lease.ended.get_or_insert_with(|| Ending {
-                        outcome: *outcome,
-                        reason: reason.clone(),
-                        at: envelope.at.judge,
-                    });
+                    let ending = Ending { outcome: *outcome, reason: reason.clone(), at };
+                    task.close(*key, Closed { ending, revision }, since.is_some());
                 }
             }
             _ => return,
@@ -378,91 +173,12 @@ impl Ledger {
     /// A lease.
     #[must_use]
     pub fn lease(&self, id: LeaseId) -> Option<&Lease> {
-        self.task(id.task)?.leases.get(&id.key)
+        self.task(id.task)?.lease(id.key)
     }
 
     /// Every task of the tree.
     pub fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.tasks.values()
-    }
-
-    /// The earliest deadline of a task and its ancestors.
-    #[must_use]
-    pub fn deadline(&self, id: TaskId) -> Option<Timestamp> {
-        self.ancestors(id).map(|task| task.opened.deadline).min()
-    }
-
-    /// How a task has ended; none if it lives. A task that is not here has no ending either: ask for it first.
-    ///
-    /// Of several endings the earliest is meant, so that the answer does not change as time passes or as the reaper
-    /// records what it finds.
-    #[must_use]
-    pub fn task_ending(&self, id: TaskId, control: &Control, judge: Timestamp) -> Option<Ending<Outcome>> {
-        self.task(id)?;
-        let due = self.ancestors(id).map(|hop| hop.opened.deadline).filter(|deadline| *deadline <= judge);
-        let expired = due.map(|at| Ending { outcome: Outcome::Expired, reason: REASON_EXPIRED, at });
-        let recorded = self.ancestors(id).enumerate().filter_map(|(distance, hop)| {
-            let ending = hop.ended.clone()?;
-            match distance {
-                0 => Some(ending),
-                _ if sabotage::on("ancestors_do_not_end") => None,
-                _ => Some(Ending { reason: REASON_TASK_ENDED, ..ending }),
-            }
-        });
-        // A lock that came between the openings of an ancestor and of this task has killed the ancestor.
-        let locked = self.ancestors(id).filter_map(|hop| {
-            let lock = control
-                .lock_on_task(&self.tenant, hop.opened.id, hop.revision, || self.path(hop.opened.id))?;
-            Some(Ending { outcome: Outcome::Revoked, reason: REASON_LOCKED, at: lock.created_at })
-        });
-        // What has come and been recorded in the same millisecond had come first.
-        expired.chain(recorded).chain(locked).min_by_key(|ending| ending.at)
-    }
-
-    /// How a lease has ended; none if it lives. A lease that is not here has no ending either: ask for it first.
-    #[must_use]
-    pub fn lease_ending(
-        &self,
-        id: LeaseId,
-        control: &Control,
-        judge: Timestamp,
-    ) -> Option<Ending<LeaseOutcome>> {
-        let lease = self.lease(id)?;
-        let by_task = self.task_ending(id.task, control, judge).map(|task| {
-            let reason = if task.outcome == Outcome::Revoked { task.reason } else { REASON_TASK_ENDED };
-            Ending { outcome: LeaseOutcome::Revoked, reason, at: task.at }
-        });
-        self.own_endings(lease, control, judge).chain(by_task).min_by_key(|ending| ending.at)
-    }
-
-    /// What has ended a lease, but for the end of its task. A lock on the task came after the task was opened and has
-    /// killed that.
-    fn own_endings<'a>(
-        &'a self,
-        lease: &'a Lease,
-        control: &'a Control,
-        judge: Timestamp,
-    ) -> impl Iterator<Item = Ending<LeaseOutcome>> + 'a {
-        let at = lease.terms.end;
-        let is_due = at <= judge && !sabotage::on("leases_outlive_their_end");
-        let expired = is_due.then_some(Ending { outcome: LeaseOutcome::Expired, reason: REASON_EXPIRED, at });
-        let locked = control.lock_on_terms(&self.tenant, &lease.terms, lease.revision).map(|lock| Ending {
-            outcome: LeaseOutcome::Revoked,
-            reason: REASON_LOCKED,
-            at: lock.created_at,
-        });
-        expired.into_iter().chain(lease.ended.clone()).chain(locked)
-    }
-
-    /// How many leases of a task live.
-    #[must_use]
-    pub fn leases_live(&self, id: TaskId, control: &Control, judge: Timestamp) -> u32 {
-        let Some(task) = self.task(id) else { return 0 };
-        if self.task_ending(id, control, judge).is_some() {
-            return 0;
-        }
-        let live = |lease: &&Lease| self.own_endings(lease, control, judge).next().is_none();
-        u32::try_from(task.leases.values().filter(live).count()).unwrap_or(u32::MAX)
     }
 
     /// What policy sees of a task.
@@ -494,11 +210,44 @@ impl Ledger {
         })
     }
 
-    /// The hops from the root of the tree to a task.
-    pub fn path(&self, id: TaskId) -> impl Iterator<Item = Hop<'_>> {
-        let mut hops: Vec<Hop<'_>> = self.ancestors(id).map(|task| hop_of(&task.opened)).collect();
-        hops.reverse();
-        hops.into_iter()
+    /// How many leases without an ending of their own each opener answers for, those of ended tasks left out: what
+    /// quotas count.
+    pub fn leases_open(&self) -> impl Iterator<Item = (&SpiffeId, usize)> {
+        let is_over = |task: &Task| self.ancestors(task.opened.id).any(|hop| hop.ended.is_some());
+        let tasks = self.tasks.values().filter(move |task| !is_over(task));
+        tasks.map(|task| (&task.opened.opener, task.open.len()))
+    }
+
+    /// How many of them a fact that is about to be folded gives back.
+    #[must_use]
+    pub fn leases_released(&self, fact: &Fact) -> Vec<(SpiffeId, usize)> {
+        let is_over = |task: &Task| self.ancestors(task.opened.id).any(|hop| hop.ended.is_some());
+        let released: Vec<(&Task, usize)> = match fact {
+            Fact::TaskEnded { task, .. } => {
+                self.at_or_below(*task).map(|below| (below, below.open.len())).collect()
+            }
+            Fact::LeasesEnded { task, leases, .. } => {
+                let count = |task: &Task| leases.iter().filter(|key| task.open.contains_key(key)).count();
+                self.task(*task).map(|task| (task, count(task))).into_iter().collect()
+            }
+            _ => Vec::new(),
+        };
+        let is_counted =
+            |(task, count): &(&Task, usize)| *count > 0 && !is_over(task) && !sabotage::on("quota_leaks");
+        let counted = released.into_iter().filter(is_counted);
+        counted.map(|(task, count)| (task.opened.opener.clone(), count)).collect()
+    }
+
+    /// When nobody has to be told of the tree any more, if that is known: `kept` after its root ended, not on the day
+    /// on which it was opened, for that day is part of its id and the id must never be made again, and not before the
+    /// last lease's own end, up to which a verifier that was away has to learn that it ended earlier.
+    #[must_use]
+    pub fn forgotten_at(&self, kept: Duration) -> Option<Timestamp> {
+        let root = self.tasks.get(&self.root.0)?;
+        let ended = root.ended.as_ref()?.ending.at;
+        let leases = self.tasks.values().flat_map(Task::leases);
+        let last = leases.map(|lease| lease.terms.end).max().unwrap_or_default();
+        Some(ended.after(kept).max(root.opened.opened_at.end_of_day()).max(last))
     }
 
     /// The task itself, its parent, and so on up to the root.
@@ -507,65 +256,17 @@ impl Ledger {
         std::iter::successors(task, |task| self.tasks.get(&task.opened.parent?))
     }
 
+    /// A task and everything below it.
+    fn at_or_below(&self, id: TaskId) -> impl Iterator<Item = &Task> {
+        // Most tasks have none below, and then nothing need be searched.
+        let alone = self.task(id).filter(|task| !task.is_parent);
+        let lineage = move |task: &&Task| self.ancestors(task.opened.id).any(|hop| hop.opened.id == id);
+        let search = alone.is_none().then(|| self.tasks.values().filter(lineage));
+        alone.into_iter().chain(search.into_iter().flatten())
+    }
+
     fn task_mut(&mut self, id: TaskId) -> Option<&mut Task> {
         if id.root() == self.root { self.tasks.get_mut(&id.node()) } else { None }
-    }
-}
-
-impl Task {
-    fn begun_by(opened: &Arc<TaskOpened>, revision: Revision) -> Self {
-        Self {
-            opened: Arc::clone(opened),
-            revision,
-            holder: opened.holder,
-            ended: None,
-            leases: BTreeMap::new(),
-            answered: BTreeMap::new(),
-        }
-    }
-
-    /// How it was opened.
-    #[must_use]
-    pub const fn opened(&self) -> &Arc<TaskOpened> {
-        &self.opened
-    }
-
-    /// The revision it was opened at.
-    #[must_use]
-    pub const fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    /// The agent instance it is bound to.
-    #[must_use]
-    pub const fn holder(&self) -> Holder {
-        self.holder
-    }
-
-    /// Its leases, live and dead.
-    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
-        self.leases.values()
-    }
-
-    fn admits(&self, terms: &Terms, claim: Option<ClaimDigest>) -> bool {
-        match self.holder {
-            Holder::Key(key) => key == terms.holder || sabotage::on("any_holder"),
-            Holder::Claim(expected) => claim == Some(expected),
-        }
-    }
-}
-
-impl Lease {
-    /// Everything that was signed, but for the revision.
-    #[must_use]
-    pub const fn terms(&self) -> &Arc<Terms> {
-        &self.terms
-    }
-
-    /// The revision it was issued at.
-    #[must_use]
-    pub const fn revision(&self) -> Revision {
-        self.revision
     }
 }
 

@@ -9,14 +9,18 @@
 //! journal holds becomes [`proof::Recorded`], which is what a signer takes. None of them is `Clone`, each has one
 //! constructor, and each step consumes the one before.
 
+pub mod bookmark;
 pub mod control;
 pub mod digest;
 pub mod fact;
 pub mod id;
 pub mod ledger;
 pub mod lock;
+pub mod merkle;
 pub mod name;
+pub mod notice;
 pub mod proof;
+pub mod public_key;
 pub mod record;
 pub mod registry;
 pub mod request;
@@ -25,5 +29,6 @@ pub mod sabotage;
 pub mod scope;
 pub mod spiffe_id;
 pub mod state;
+pub mod task_svid;
 pub mod terms;
 pub mod time;

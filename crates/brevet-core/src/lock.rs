@@ -10,9 +10,10 @@ use crate::digest::PolicyDigest;
 use crate::id::{Id, LockId, TaskId};
 use crate::name::{ActionName, AudienceName, KeyId, TenantName};
 use crate::revision::Revision;
-use crate::scope::ResourcePattern;
+use crate::sabotage;
+use crate::scope::{ResourcePattern, Scope};
 use crate::spiffe_id::{SpiffeId, TrustDomain};
-use crate::terms::{Content, Terms};
+use crate::terms::Terms;
 use crate::time::Timestamp;
 
 /// What a lock stops.
@@ -87,14 +88,13 @@ impl Selector {
     /// Whether it stops a lease by what the lease says; whether it stops the lease's task is asked besides.
     #[must_use]
     pub fn stops_terms(&self, terms: &Terms) -> bool {
-        let Content::TaskToken(token) = &terms.content;
-        let permissions = token.scope.permissions();
+        let permissions = terms.scope().map_or(&[][..], Scope::permissions);
         match self {
             Self::Tool(tool) => permissions.iter().any(|permission| permission.actions().contains(tool)),
             Self::Resource { audience, resource } => permissions.iter().any(|permission| {
                 permission.audience() == audience && permission.resource().overlaps(resource)
             }),
-            Self::Audience(audience) => token.audience == *audience,
+            Self::Audience(audience) => terms.audience() == Some(audience),
             Self::Key(key) => terms.key_id == *key,
             Self::Policy(policy) => terms.policy == *policy,
             Self::Task(_)
@@ -103,6 +103,44 @@ impl Selector {
             | Self::Delegator(_)
             | Self::TrustDomain(_)
             | Self::Everything => false,
+        }
+    }
+}
+
+impl Selector {
+    /// Whether it stops a workload whatever task it works on.
+    #[must_use]
+    pub fn stops_workload(&self, workload: &SpiffeId) -> bool {
+        match self {
+            Self::Agent(agent) => agent == workload,
+            Self::PathPrefix(prefix) => is_at_or_below(workload, prefix),
+            Self::TrustDomain(domain) => workload.trust_domain_name() == domain.as_str(),
+            Self::Everything => true,
+            Self::Task(_)
+            | Self::Delegator(_)
+            | Self::Tool(_)
+            | Self::Resource { .. }
+            | Self::Audience(_)
+            | Self::Key(_)
+            | Self::Policy(_) => false,
+        }
+    }
+
+    /// The kind, the same in policy, wire and log.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Task(_) => "task",
+            Self::Agent(_) => "agent",
+            Self::PathPrefix(_) => "path_prefix",
+            Self::Delegator(_) => "delegator",
+            Self::Tool(_) => "tool",
+            Self::Resource { .. } => "resource",
+            Self::Audience(_) => "audience",
+            Self::TrustDomain(_) => "trust_domain",
+            Self::Key(_) => "key",
+            Self::Policy(_) => "policy",
+            Self::Everything => "everything",
         }
     }
 }
@@ -137,6 +175,17 @@ pub struct LockRecord {
     pub created_at: Timestamp,
     /// When it was lifted.
     pub lifted: Option<Timestamp>,
+    /// What it ended, once all of that is recorded.
+    pub swept: Option<Swept>,
+}
+
+/// What a lock ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swept {
+    /// Tasks, those below others not counted.
+    pub tasks: u64,
+    /// Leases whose tasks went on.
+    pub leases: u64,
 }
 
 impl LockRecord {
@@ -144,6 +193,12 @@ impl LockRecord {
     #[must_use]
     pub fn forbids_issue(&self, judge: Timestamp) -> bool {
         self.lifted.is_none() && self.lock.until.is_none_or(|until| judge < until)
+    }
+
+    /// Whether it kills what it matches and was recorded at a revision: whatever came before it, for ever.
+    #[must_use]
+    pub(crate) fn kills(&self, recorded: Revision) -> bool {
+        self.created > recorded && !sabotage::on("locks_spare_what_lives")
     }
 
     /// Whether it binds the tenant's objects at all.

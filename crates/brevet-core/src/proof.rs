@@ -109,7 +109,7 @@ impl Permit {
     /// What was permitted.
     #[must_use]
     pub const fn operation(&self) -> Operation {
-        self.evidence.request.operation
+        self.evidence.request.ask.operation()
     }
 
     /// The request that was permitted.

@@ -321,6 +321,17 @@ impl Registry {
         self.audiences.get(audience).is_some_and(|audience| audience.enforcers.contains(spiffe_id))
     }
 
+    /// The audiences that a workload enforces, all of its own tenant.
+    #[must_use]
+    pub fn enforced_by(&self, spiffe_id: &SpiffeId) -> BTreeSet<AudienceName> {
+        let Some(tenant) = self.tenant_of(spiffe_id) else { return BTreeSet::new() };
+        let enforced = self
+            .audiences
+            .iter()
+            .filter(|(_, audience)| audience.tenant == *tenant && audience.enforcers.contains(spiffe_id));
+        enforced.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Every part that a workload may play.
     #[must_use]
     pub fn roles(&self, spiffe_id: &SpiffeId) -> BTreeSet<Role> {

@@ -11,12 +11,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Thumbprint;
-use crate::id::TaskId;
+use crate::id::{LeaseKey, TaskId};
+use crate::lock::Selector;
 use crate::name::{AudienceName, PurposeCode, TaskType, TenantName};
+use crate::public_key::PublicKey;
 use crate::registry::{Enforcement, Role};
 use crate::revision::Basis;
 use crate::scope::Scope;
-use crate::spiffe_id::SpiffeId;
+use crate::spiffe_id::{SpiffeId, TrustDomain};
 use crate::terms::Profile;
 use crate::time::Timestamp;
 
@@ -25,8 +27,24 @@ use crate::time::Timestamp;
 pub enum Operation {
     /// Open a root task.
     CreateTask,
+    /// Open a task below another, for another agent.
+    DelegateTask,
     /// Issue a credential for a task.
     IssueCredential,
+    /// Issue a credential in place of one that is about to end.
+    RenewCredential,
+    /// See leases.
+    ListLeases,
+    /// End leases while their tasks go on.
+    RevokeLeases,
+    /// See locks.
+    ListLocks,
+    /// Pull the emergency stop.
+    CreateLock,
+    /// Lift an emergency stop.
+    LiftLock,
+    /// Read the audit log.
+    ListEvents,
 }
 
 impl Operation {
@@ -35,7 +53,47 @@ impl Operation {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CreateTask => "CreateTask",
+            Self::DelegateTask => "DelegateTask",
             Self::IssueCredential => "IssueCredential",
+            Self::RenewCredential => "RenewCredential",
+            Self::ListLeases => "ListLeases",
+            Self::RevokeLeases => "RevokeLeases",
+            Self::ListLocks => "ListLocks",
+            Self::CreateLock => "CreateLock",
+            Self::LiftLock => "LiftLock",
+            Self::ListEvents => "ListEvents",
+        }
+    }
+}
+
+/// What operators ask for: it is about a tenant and no task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperatorCall {
+    /// [`Operation::ListLeases`].
+    ListLeases,
+    /// [`Operation::RevokeLeases`].
+    RevokeLeases,
+    /// [`Operation::ListLocks`].
+    ListLocks,
+    /// [`Operation::CreateLock`].
+    CreateLock,
+    /// [`Operation::LiftLock`].
+    LiftLock,
+    /// [`Operation::ListEvents`].
+    ListEvents,
+}
+
+impl OperatorCall {
+    /// The policy action.
+    #[must_use]
+    pub const fn operation(self) -> Operation {
+        match self {
+            Self::ListLeases => Operation::ListLeases,
+            Self::RevokeLeases => Operation::RevokeLeases,
+            Self::ListLocks => Operation::ListLocks,
+            Self::CreateLock => Operation::CreateLock,
+            Self::LiftLock => Operation::LiftLock,
+            Self::ListEvents => Operation::ListEvents,
         }
     }
 }
@@ -189,50 +247,155 @@ pub struct TaskFacts {
 /// The credential asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CredentialFacts {
-    /// Its form.
-    pub profile: Profile,
-    /// The audience, registered.
-    pub audience: AudienceName,
-    /// How the audience enforces (registry).
-    pub enforcement: Enforcement,
-    /// The audience's sensitivity (registry).
-    pub sensitivity: Sensitivity,
-    /// What is asked for, already known to lie within the task's scope.
-    pub scope: Scope,
     /// How long it is to live, in whole seconds.
     pub lifetime_seconds: u64,
     /// The key it will be bound to.
     pub holder: Thumbprint,
+    /// The form, and what depends on it.
+    pub form: FormFacts,
 }
 
-/// What the request is about, for policy's resource.
+/// What is asked for of one form of credential.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Resource {
-    /// A type of task.
-    TaskType(TaskType),
-    /// An audience.
-    Audience(AudienceName),
+pub enum FormFacts {
+    /// A task token.
+    TaskToken {
+        /// The audience, registered.
+        audience: AudienceName,
+        /// How the audience enforces (registry).
+        enforcement: Enforcement,
+        /// The audience's sensitivity (registry).
+        sensitivity: Sensitivity,
+        /// What is asked for, already known to lie within the task's scope.
+        scope: Scope,
+    },
+    /// An X.509-SVID, which is good wherever the broker's own trust domain is trusted.
+    X509Svid {
+        /// The broker's own trust domain.
+        trust_domain: TrustDomain,
+        /// The public half of the holder key.
+        public_key: PublicKey,
+    },
+}
+
+impl CredentialFacts {
+    /// The form.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        match self.form {
+            FormFacts::TaskToken { .. } => Profile::TaskToken,
+            FormFacts::X509Svid { .. } => Profile::X509Svid,
+        }
+    }
+}
+
+/// The agent that a task is delegated to, as the registry has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegateFacts {
+    /// Its tenant.
+    pub tenant: TenantName,
+    /// What the registry says it may be.
+    pub roles: BTreeSet<Role>,
+}
+
+/// A task and what it opens or draws on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskContext {
+    /// The task: the one to be opened, or the one that a credential is for.
+    pub task: TaskFacts,
+    /// The task's scope.
+    pub scope: Scope,
+    /// The worse of what orchestrator and agent said; see [`PromptOrigin::judged`].
+    pub prompt_origin: PromptOrigin,
+}
+
+/// What is asked for, with all that belongs to it and nothing that does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Open a root task.
+    CreateTask(TaskContext),
+    /// Open a task below another.
+    DelegateTask {
+        /// The task to be opened.
+        context: TaskContext,
+        /// The task it is opened below.
+        parent: TaskId,
+        /// The agent it is for.
+        delegate: DelegateFacts,
+    },
+    /// Issue a credential for a task.
+    IssueCredential {
+        /// The task.
+        context: TaskContext,
+        /// The credential.
+        credential: CredentialFacts,
+    },
+    /// Issue a credential in place of another.
+    RenewCredential {
+        /// The task.
+        context: TaskContext,
+        /// The credential.
+        credential: CredentialFacts,
+        /// The lease of the other.
+        renews: LeaseKey,
+    },
+    /// See or stop what a tenant has.
+    Operate {
+        /// What an operator wants to do.
+        call: OperatorCall,
+        /// The tenant.
+        tenant: TenantName,
+        /// What is to be stopped, where something is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        selector: Option<Selector>,
+    },
+}
+
+impl Ask {
+    /// The policy action.
+    #[must_use]
+    pub const fn operation(&self) -> Operation {
+        match self {
+            Self::CreateTask(_) => Operation::CreateTask,
+            Self::DelegateTask { .. } => Operation::DelegateTask,
+            Self::IssueCredential { .. } => Operation::IssueCredential,
+            Self::RenewCredential { .. } => Operation::RenewCredential,
+            Self::Operate { call, .. } => call.operation(),
+        }
+    }
+
+    /// The task it is about, where it is about one.
+    #[must_use]
+    pub const fn context(&self) -> Option<&TaskContext> {
+        match self {
+            Self::CreateTask(context)
+            | Self::DelegateTask { context, .. }
+            | Self::IssueCredential { context, .. }
+            | Self::RenewCredential { context, .. } => Some(context),
+            Self::Operate { .. } => None,
+        }
+    }
+
+    /// The credential it is for, where it is for one.
+    #[must_use]
+    pub const fn credential(&self) -> Option<(&TaskContext, &CredentialFacts)> {
+        match self {
+            Self::IssueCredential { context, credential }
+            | Self::RenewCredential { context, credential, .. } => Some((context, credential)),
+            Self::CreateTask(_) | Self::DelegateTask { .. } | Self::Operate { .. } => None,
+        }
+    }
 }
 
 /// The full context of one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// What is asked for.
-    pub operation: Operation,
     /// Who asks.
     pub caller: CallerFacts,
-    /// What it is about.
-    pub resource: Resource,
-    /// The task it belongs to.
-    pub task: TaskFacts,
-    /// The scope it opens or draws on.
-    pub scope: Scope,
-    /// The worse of what orchestrator and agent said; see [`PromptOrigin::judged`].
-    pub prompt_origin: PromptOrigin,
-    /// The credential asked for, where one is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credential: Option<CredentialFacts>,
+    /// For what.
+    pub ask: Ask,
     /// When it is decided.
     pub time: Timestamp,
     /// What the facts above were read from.

@@ -31,6 +31,15 @@ impl fmt::Display for Revision {
 #[serde(transparent)]
 pub struct Incarnation(pub u64);
 
+/// A place in one life of a journal: everything up to the revision has been seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// The life of the journal.
+    pub incarnation: Incarnation,
+    /// The newest revision that has been seen.
+    pub revision: Revision,
+}
+
 /// What a decision was computed from. A commit names it, and a commit whose basis has moved is a conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Basis {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -65,7 +66,7 @@ pub struct Widening {
 
 /// `seg(/seg)*`, optionally ending in `/**`, which means everything strictly below.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ResourcePattern(String);
+pub struct ResourcePattern(Arc<str>);
 
 const BELOW: &str = "/**";
 
@@ -118,11 +119,11 @@ impl FromStr for ResourcePattern {
         if segments.split('/').count() > RESOURCE_SEGMENTS_MAX || !segments.split('/').all(valid) {
             return Err(InvalidScope::Resource);
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
-serde_as_text!(ResourcePattern);
+serde_as_text!(ResourcePattern, pattern => pattern.as_str());
 
 /// The value of an argument.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -314,9 +315,9 @@ impl Permission {
 }
 
 /// A finite set of permissions.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(try_from = "Vec<Permission>", into = "Vec<Permission>")]
-pub struct Scope(Vec<Permission>);
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(try_from = "Vec<Permission>")]
+pub struct Scope(Arc<[Permission]>);
 
 impl Scope {
     /// A scope of these permissions; order and repetition mean nothing.
@@ -337,7 +338,7 @@ impl Scope {
 
     /// Whether nothing is permitted.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -389,9 +390,9 @@ impl TryFrom<Vec<Permission>> for Scope {
     }
 }
 
-impl From<Scope> for Vec<Permission> {
-    fn from(scope: Scope) -> Self {
-        scope.0
+impl Serialize for Scope {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter())
     }
 }
 

@@ -67,7 +67,7 @@ impl FromStr for TrustDomain {
     }
 }
 
-serde_as_text!(TrustDomain);
+serde_as_text!(TrustDomain, domain => domain.as_str());
 
 /// A SPIFFE ID: `spiffe://{trust domain}` and a path that may be empty.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -155,7 +155,7 @@ impl FromStr for SpiffeId {
     }
 }
 
-serde_as_text!(SpiffeId);
+serde_as_text!(SpiffeId, id => id.as_str());
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,9 @@
 //! compares with.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
@@ -14,7 +16,7 @@ use crate::revision::Revision;
 use crate::time::Timestamp;
 
 /// The version of a snapshot. Unlike a record, a snapshot of another version is not read: the records are.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot<S> {
@@ -42,7 +44,7 @@ impl State {
         if !envelope.at.suspect {
             self.judged = self.judged.max(envelope.at.judge);
         }
-        self.control.apply(fact, revision, envelope.at.judge);
+        self.control.apply(fact, revision, envelope.at);
         let Some(root) = envelope.tree else { return };
         match (self.trees.get_mut(&root), fact, &envelope.tenant) {
             (Some(ledger), fact, _) => ledger.apply(fact, envelope, revision),
@@ -53,6 +55,11 @@ impl State {
         }
     }
 
+    /// Drops the trees of which nobody has to be told any more. That changes nothing that lives: their root has ended.
+    pub fn forget(&mut self, now: Timestamp, kept: Duration) {
+        self.trees.retain(|_, ledger| ledger.forgotten_at(kept).is_none_or(|at| at > now));
+    }
+
     /// The state as a snapshot stores it.
     ///
     /// # Errors
@@ -61,17 +68,16 @@ impl State {
         serde_json::to_vec(&Snapshot { v: FORMAT, state: self })
     }
 
-    /// A state from a snapshot.
+    /// A state from a snapshot. None if another version of this program wrote it: the records have it all.
     ///
     /// # Errors
-    /// If the bytes are none, or one of another version.
-    pub fn from_snapshot(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        let snapshot: Snapshot<Self> = serde_json::from_slice(bytes)?;
-        if snapshot.v == FORMAT {
-            Ok(snapshot.state)
-        } else {
-            Err(serde::de::Error::custom(format_args!("snapshot format {}, not {FORMAT}", snapshot.v)))
+    /// If the bytes are no snapshot.
+    pub fn from_snapshot(bytes: &[u8]) -> Result<Option<Self>, serde_json::Error> {
+        let Snapshot::<IgnoredAny> { v, state: _ } = serde_json::from_slice(bytes)?;
+        if v != FORMAT {
+            return Ok(None);
         }
+        serde_json::from_slice(bytes).map(|snapshot: Snapshot<Self>| Some(snapshot.state))
     }
 
     /// The digest of a snapshot's bytes, which a record of the journal vouches for.

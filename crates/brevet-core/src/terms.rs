@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{CertificateDigest, PolicyDigest, Thumbprint};
 use crate::id::{Id, LeaseId};
 use crate::name::{AudienceName, KeyId};
+use crate::public_key::PublicKey;
 use crate::scope::Scope;
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
@@ -21,6 +22,8 @@ use crate::time::Timestamp;
 pub enum Profile {
     /// A JWT access token (RFC 9068) for one audience, bound to the task's holder key.
     TaskToken,
+    /// An X.509-SVID for the task's own SPIFFE ID, over the task's holder key: an identity, which permits nothing.
+    X509Svid,
 }
 
 impl Profile {
@@ -29,6 +32,7 @@ impl Profile {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TaskToken => "task_token",
+            Self::X509Svid => "x509_svid",
         }
     }
 }
@@ -64,6 +68,25 @@ impl Terms {
     pub const fn profile(&self) -> Profile {
         match self.content {
             Content::TaskToken(_) => Profile::TaskToken,
+            Content::X509Svid(_) => Profile::X509Svid,
+        }
+    }
+
+    /// The audience, where the form has one.
+    #[must_use]
+    pub const fn audience(&self) -> Option<&AudienceName> {
+        match &self.content {
+            Content::TaskToken(token) => Some(&token.audience),
+            Content::X509Svid(_) => None,
+        }
+    }
+
+    /// What it permits, where the form permits anything.
+    #[must_use]
+    pub const fn scope(&self) -> Option<&Scope> {
+        match &self.content {
+            Content::TaskToken(token) => Some(&token.scope),
+            Content::X509Svid(_) => None,
         }
     }
 }
@@ -74,6 +97,18 @@ impl Terms {
 pub enum Content {
     /// The claims of a task token.
     TaskToken(TaskToken),
+    /// The subject of an X.509-SVID.
+    X509Svid(X509Svid),
+}
+
+/// What an X.509-SVID says that the common terms don't. Its serial number is the lease's own part of its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct X509Svid {
+    /// The one URI in its subject alternative name:
+    /// `spiffe://{own trust domain}/agent/{agent's trust domain}{agent's path}/task/{root}/…/{task}`.
+    pub spiffe_id: SpiffeId,
+    /// The public half of the holder key, whose thumbprint is [`Terms::holder`].
+    pub public_key: PublicKey,
 }
 
 /// The claims of a task token that the common terms don't hold.

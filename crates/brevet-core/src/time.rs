@@ -17,6 +17,8 @@ pub struct Timestamp(u64);
 /// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
+const DAY_SECONDS: u64 = 86_400;
+
 impl Timestamp {
     /// The epoch itself.
     pub const EPOCH: Self = Self(0);
@@ -49,6 +51,18 @@ impl Timestamp {
     #[must_use]
     pub const fn floor_to_second(self) -> Self {
         Self(self.0 - self.0 % 1000)
+    }
+
+    /// The first moment of the next day, in UTC.
+    #[must_use]
+    pub const fn end_of_day(self) -> Self {
+        Self::from_seconds((self.day() + 1) * DAY_SECONDS)
+    }
+
+    /// How many days of UTC have passed since the epoch.
+    #[must_use]
+    pub const fn day(self) -> u64 {
+        self.seconds() / DAY_SECONDS
     }
 
     /// This time and a while later, at most the end of the year 9999.
@@ -172,6 +186,15 @@ mod tests {
     fn weekdays_follow_iso_8601() {
         assert_eq!(Timestamp::EPOCH.civil().weekday, 4);
         assert_eq!(Timestamp::from_seconds(1_795_348_800).civil().weekday, 7, "2026-11-22 is a Sunday");
+    }
+
+    #[test]
+    fn a_day_ends_when_the_next_begins() {
+        for (millis, day, end) in [(0, 0, 1), (86_399_999, 0, 1), (86_400_000, 1, 2), (86_400_001, 1, 2)] {
+            let time = Timestamp::from_millis(millis);
+            assert_eq!((time.day(), time.end_of_day()), (day, Timestamp::from_seconds(end * DAY_SECONDS)));
+        }
+        assert_eq!(Timestamp::from_millis(u64::MAX).end_of_day(), Timestamp::from_seconds(LAST_SECOND));
     }
 
     #[test]

@@ -11,9 +11,11 @@ fn lifted(number: u128) -> Fact {
 #[test]
 fn t6_what_binds_every_tree_moves_the_control_revision_and_nothing_else_does() {
     let mut control = Control::default();
-    let moving = [configuration(), Fact::LockCreated(lock(1, Selector::Everything)), lifted(1), lifted(2)];
-    for (fact, revision) in moving.iter().zip([3, 5, 8, 9]) {
-        control.apply(fact, Revision(revision), at(0));
+    let swept = Fact::LockSwept { lock: lock_id(1), tasks: 1, leases: 1 };
+    let created = Fact::LockCreated(lock(1, Selector::Everything));
+    let moving = [configuration(), created, swept, lifted(1), lifted(2)];
+    for (fact, revision) in moving.iter().zip([3, 5, 7, 8, 9]) {
+        control.apply(fact, Revision(revision), now(0));
         assert_eq!(control.revision(), Revision(revision), "{fact:?}");
     }
     let before = control.clone();
@@ -21,14 +23,15 @@ fn t6_what_binds_every_tree_moves_the_control_revision_and_nothing_else_does() {
     let denied = crate::fact::DeniedOperation::Operation(Operation::CreateTask);
     for fact in [
         Fact::TaskOpened(opened(task, None).into()),
-        Fact::TaskEnded { task, outcome: Outcome::Failed, reason: ReasonCode::of("asked") },
-        Fact::LeaseIssued { terms: terms(task, 9).into(), body: body(1) },
+        Fact::TaskEnded { task, outcome: Outcome::Failed, reason: ReasonCode::of("asked"), since: None },
+        Fact::LeaseIssued { terms: terms(task, 9).into(), body: body(1), renews: None },
         Fact::Denied { operation: denied, reason: ReasonCode::of("asked") },
         Fact::Started { version: "1".into(), replayed: Revision(9), clock_behind: false },
         Fact::SnapshotTaken { revision: Revision(9), digest: crate::digest::StateDigest::of(&[]) },
+        Fact::RootSocketUsed { uid: 0, method: "LiftLock".into() },
         Fact::Stopped,
     ] {
-        control.apply(&fact, Revision(20), at(0));
+        control.apply(&fact, Revision(20), now(0));
         assert_eq!(control, before, "{fact:?}");
     }
 }
@@ -37,7 +40,7 @@ fn t6_what_binds_every_tree_moves_the_control_revision_and_nothing_else_does() {
 fn what_was_loaded_last_is_in_force() {
     let mut control = Control::default();
     assert_eq!((control.policy(), control.registry()), (None, None));
-    control.apply(&configuration(), Revision(1), at(0));
+    control.apply(&configuration(), Revision(1), now(0));
     let registry = RegistryDigest::of(&[b"another"]);
     let fact = Fact::ConfigurationLoaded {
         policy: policy(2),
@@ -46,7 +49,7 @@ fn what_was_loaded_last_is_in_force() {
         proposer: None,
         confirmers: Vec::new(),
     };
-    control.apply(&fact, Revision(2), at(0));
+    control.apply(&fact, Revision(2), now(0));
     assert_eq!((control.policy(), control.registry()), (Some(policy(2)), Some(registry)));
 }
 
@@ -56,13 +59,13 @@ fn t6_a_lock_forbids_issue_while_it_is_in_force_and_kills_what_came_before_for_e
     let terms = terms(root(1), 9);
     let tenant = TenantName::default();
     let mut control = Control::default();
-    control.apply(&Fact::LockCreated(lock), Revision(5), at(10));
+    control.apply(&Fact::LockCreated(lock), Revision(5), now(10));
     let forbids = |control: &Control, judge| control.lock_on_issue(&tenant, &terms, at(judge)).is_some();
     let kills =
         |control: &Control, issued| control.lock_on_terms(&tenant, &terms, Revision(issued)).is_some();
     assert!(forbids(&control, 19) && !forbids(&control, 20));
     assert!(kills(&control, 4) && !kills(&control, 5) && !kills(&control, 6));
-    control.apply(&lifted(1), Revision(6), at(12));
+    control.apply(&lifted(1), Revision(6), now(12));
     assert!(!forbids(&control, 13));
     assert!(kills(&control, 4) && !kills(&control, 5));
     assert_eq!(control.locks()[&lock_id(1)].lifted, Some(at(12)));
@@ -82,14 +85,14 @@ fn t6_a_lock_on_a_task_forbids_to_open_it_and_kills_it_if_it_was_open() {
     let tenant = TenantName::default();
     let mut control = Control::default();
     let lock = lock(1, Selector::Agent(workload("td/agents/a")));
-    control.apply(&Fact::LockCreated(lock), Revision(5), at(10));
+    control.apply(&Fact::LockCreated(lock), Revision(5), now(10));
     let killed = |control: &Control, opened_at| {
         control.lock_on_task(&tenant, opened.id, Revision(opened_at), hop).map(|record| record.created)
     };
     assert_eq!(killed(&control, 4), Some(Revision(5)));
     assert_eq!(killed(&control, 5), None);
     assert!(control.lock_on_opening(&tenant, opened.id, at(11), hop).is_some());
-    control.apply(&lifted(1), Revision(6), at(12));
+    control.apply(&lifted(1), Revision(6), now(12));
     assert!(control.lock_on_opening(&tenant, opened.id, at(12), hop).is_none());
     assert_eq!(killed(&control, 4), Some(Revision(5)));
 }
@@ -101,7 +104,7 @@ fn l6_the_first_of_several_locks_is_the_one_that_killed() {
     let mut control = Control::default();
     for (number, revision) in [(9, 5), (1, 6)] {
         let lock = lock(number, Selector::Audience(audience("x")));
-        control.apply(&Fact::LockCreated(lock), Revision(revision), at(revision));
+        control.apply(&Fact::LockCreated(lock), Revision(revision), now(revision));
     }
     let killed = control.lock_on_terms(&tenant, &terms, Revision(4)).map(|record| record.created_at);
     assert_eq!(killed, Some(at(5)));

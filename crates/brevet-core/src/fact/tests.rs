@@ -18,3 +18,19 @@ fn the_reasons_of_our_own_fit_the_grammar() {
         assert_eq!(ReasonCode::parse(reason.as_str()), Ok(reason));
     }
 }
+
+#[test]
+fn the_kinds_are_the_names_that_records_have() {
+    let unknown = serde_json::from_str::<Fact>(r#"{"type":"?"}"#).unwrap_err().to_string();
+    let named: Vec<&str> = unknown.split('`').skip(3).step_by(2).collect();
+    assert_eq!(named, Fact::KINDS);
+
+    let started = Fact::Started { version: "1".to_owned(), replayed: Revision(1), clock_behind: false };
+    let denied = Fact::Denied {
+        operation: DeniedOperation::Method("GetTask".to_owned()),
+        reason: ReasonCode::of("not_found"),
+    };
+    for fact in [Fact::Stopped, started, denied] {
+        assert_eq!(serde_json::to_value(&fact).unwrap()["type"], fact.kind());
+    }
+}

@@ -39,6 +39,15 @@ pub enum OpenRefusal {
     Locked(LockId),
 }
 
+/// How many leases one task may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseLimits {
+    /// At once.
+    pub live_max: u32,
+    /// In all its life: what is dead is remembered too, as long as the task.
+    pub issued_max: usize,
+}
+
 /// Why a lease is not issued.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum IssueRefusal {
@@ -60,15 +69,53 @@ pub enum IssueRefusal {
     /// The terms end before they begin, or after the task.
     #[error("the lease's time does not lie within the task's")]
     NoTime,
-    /// The terms are wider than the task.
-    #[error("the scope is wider than the task's")]
+    /// The terms are wider than the task, or than the lease to be renewed.
+    #[error("wider than the task or the lease to be renewed")]
     Widens,
     /// A lock forbids it.
     #[error("locked by {0}")]
     Locked(LockId),
+    /// The lease to be renewed is not one of the task's.
+    #[error("no such lease")]
+    NoLease,
+    /// The lease to be renewed has ended.
+    #[error("the lease has ended")]
+    LeaseEnded,
     /// The task has as many live leases as it may.
     #[error("the task has {0} live leases, which is its limit")]
     Quota(u32),
+    /// The task was given as many leases as it may ever have.
+    #[error("the task was given {0} leases, which is its limit")]
+    IssuedQuota(usize),
+}
+
+/// Why a task is not delegated.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DelegateRefusal {
+    /// What the decision was computed from has changed: decide again.
+    #[error("the basis of the decision has changed")]
+    Conflict,
+    /// The permit is for something else.
+    #[error("the permit does not permit this")]
+    NotPermitted,
+    /// There is no such parent.
+    #[error("no such task")]
+    NoTask,
+    /// The parent is not live.
+    #[error("the task has ended")]
+    TaskClosed(Ending<Outcome>),
+    /// It would be too far from the root.
+    #[error("more than {0} delegations deep")]
+    Depth(u8),
+    /// The deadline is not after its opening.
+    #[error("the deadline is not in the future")]
+    NoTime,
+    /// It is later, more sensitive or wider than its parent.
+    #[error("wider than the parent task")]
+    Widens,
+    /// A lock forbids it.
+    #[error("locked by {0}")]
+    Locked(LockId),
 }
 
 /// Why a task or lease is not ended.

@@ -2,8 +2,16 @@
 //! commands run against the definitions of `model`.
 
 mod chain;
+mod commands;
+mod delegation;
+mod ending;
+mod growing;
 mod model;
+mod notices;
+mod renewal;
 mod rules;
+mod run;
 pub(crate) mod sample;
 mod sequences;
+mod sweeps;
 mod system;

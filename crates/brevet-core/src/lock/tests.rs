@@ -190,6 +190,7 @@ fn a_lock_of_a_tenant_binds_no_other() {
         created: Revision(1),
         created_at: at(0),
         lifted: None,
+        swept: None,
     };
     let (north, south) = (tenant("north"), tenant("south"));
     assert!(record(Some(north.clone())).binds(&north));
@@ -204,10 +205,74 @@ fn a_lock_forbids_issue_until_its_end_or_until_it_is_lifted() {
         created: Revision(1),
         created_at: at(0),
         lifted,
+        swept: None,
     };
     assert!(record(None, None).forbids_issue(at(u64::MAX)));
     assert!(record(Some(at(10)), None).forbids_issue(at(9)));
     assert!(!record(Some(at(10)), None).forbids_issue(at(10)));
     assert!(!record(None, Some(at(5))).forbids_issue(at(5)));
     assert!(!record(Some(at(10)), Some(at(5))).forbids_issue(at(6)));
+}
+
+#[test]
+fn t6_a_lock_kills_what_came_before_its_revision() {
+    let record = LockRecord {
+        lock: lock(1, Selector::Everything),
+        created: Revision(5),
+        created_at: at(0),
+        lifted: Some(at(1)),
+        swept: None,
+    };
+    assert_eq!([4, 5, 6].map(|recorded| record.kills(Revision(recorded))), [true, false, false]);
+}
+
+#[test]
+fn a_workload_is_stopped_by_what_names_it_whatever_it_works_on() {
+    let stops = |selector: Selector| selector.stops_workload(&workload("td/agents/a"));
+    for selector in [
+        Selector::Agent(workload("td/agents/a")),
+        Selector::PathPrefix(workload("td/agents/a")),
+        Selector::PathPrefix(workload("td/agents")),
+        Selector::TrustDomain("td".parse().unwrap()),
+        Selector::Everything,
+    ] {
+        assert!(stops(selector.clone()), "{selector:?}");
+    }
+    for selector in [
+        Selector::Agent(workload("td/agents/b")),
+        Selector::PathPrefix(workload("td/agents/a/b")),
+        Selector::PathPrefix(workload("td/agent")),
+        Selector::TrustDomain("other".parse().unwrap()),
+        Selector::Delegator(workload("td/agents/a")),
+        Selector::Task(root(1)),
+        Selector::Tool(action("r")),
+        Selector::Audience(audience("x")),
+        Selector::Key(key_id("k1")),
+        Selector::Policy(policy(1)),
+        Selector::Resource { audience: audience("x"), resource: "a/**".parse().unwrap() },
+    ] {
+        assert!(!stops(selector.clone()), "{selector:?}");
+    }
+}
+
+/// Policies, logs and the journal name these; the names are part of the format.
+#[test]
+fn kinds_are_the_same_in_code_and_in_json() {
+    for selector in [
+        Selector::Task(root(1)),
+        Selector::Agent(workload("td/agents/a")),
+        Selector::PathPrefix(workload("td/agents")),
+        Selector::Delegator(workload("td/people/ann")),
+        Selector::Tool(action("r")),
+        Selector::Resource { audience: audience("x"), resource: "a/**".parse().unwrap() },
+        Selector::Audience(audience("x")),
+        Selector::TrustDomain("td".parse().unwrap()),
+        Selector::Key(key_id("k1")),
+        Selector::Policy(policy(1)),
+        Selector::Everything,
+    ] {
+        let json = serde_json::to_value(&selector).unwrap();
+        let name = json.as_str().or_else(|| json.as_object().unwrap().keys().next().map(String::as_str));
+        assert_eq!(name, Some(selector.kind()));
+    }
 }

@@ -29,7 +29,7 @@ fn every_fact(text: &str) -> Vec<Fact> {
     let reason = || ReasonCode::of("asked");
     let person = |name: &str| PersonName::parse(name).unwrap();
     let mut terms = terms_of(9);
-    let Content::TaskToken(token) = &mut terms.content;
+    let Content::TaskToken(token) = &mut terms.content else { panic!() };
     token.issuer = text.to_owned();
     let claimed = crate::fact::TaskOpened {
         holder: Holder::Claim(claim(1)),
@@ -60,8 +60,12 @@ fn every_fact(text: &str) -> Vec<Fact> {
     let mut facts = vec![
         Fact::TaskOpened(opened(root(1), None).into()),
         Fact::TaskOpened(claimed.into()),
-        Fact::LeaseIssued { terms: terms.into(), body: body(1) },
-        Fact::LeaseIssued { terms: Terms { end: at(u64::MAX), ..terms_of(9) }.into(), body: body(1) },
+        Fact::LeaseIssued { terms: terms.into(), body: body(1), renews: None },
+        Fact::LeaseIssued {
+            terms: Terms { end: at(u64::MAX), ..terms_of(9) }.into(),
+            body: body(1),
+            renews: None,
+        },
         configuration(),
         Fact::ConfigurationLoaded {
             policy: policy(1),
@@ -73,6 +77,17 @@ fn every_fact(text: &str) -> Vec<Fact> {
         Fact::LockCreated(lock(7, Selector::Everything)),
         Fact::LockLifted { lock: lock_id(7), proposer: None, confirmers: Vec::new() },
         Fact::LockLifted { lock: lock_id(7), proposer: Some(person("ann")), confirmers: vec![person("bob")] },
+        Fact::LeaseIssued { terms: svid(terms_of(10)).into(), body: body(1), renews: Some(lease_key(9)) },
+        Fact::LockSwept { lock: lock_id(7), tasks: 2, leases: u64::MAX },
+        Fact::RootSocketUsed { uid: 0, method: text.to_owned() },
+        Fact::TaskEnded { task: root(1), outcome: Outcome::Revoked, reason: reason(), since: Some(at(9)) },
+        Fact::LeasesEnded {
+            task: root(1),
+            leases: vec![lease_key(9)],
+            outcome: LeaseOutcome::Revoked,
+            reason: reason(),
+            since: Some(at(9)),
+        },
         Fact::Denied { operation: DeniedOperation::Operation(Operation::CreateTask), reason: reason() },
         Fact::Denied { operation: DeniedOperation::Method(text.to_owned()), reason: reason() },
         Fact::Started { version: text.to_owned(), replayed: Revision(u64::MAX), clock_behind: true },
@@ -82,11 +97,11 @@ fn every_fact(text: &str) -> Vec<Fact> {
     for outcome in
         [Outcome::Completed, Outcome::Failed, Outcome::Cancelled, Outcome::Revoked, Outcome::Expired]
     {
-        facts.push(Fact::TaskEnded { task: child(1, 2), outcome, reason: reason() });
+        facts.push(Fact::TaskEnded { task: child(1, 2), outcome, reason: reason(), since: None });
     }
     for outcome in [LeaseOutcome::Expired, LeaseOutcome::Revoked, LeaseOutcome::Undelivered] {
         let leases = vec![lease_key(9), lease_key(10)];
-        facts.push(Fact::LeasesEnded { task: root(1), leases, outcome, reason: reason() });
+        facts.push(Fact::LeasesEnded { task: root(1), leases, outcome, reason: reason(), since: None });
     }
     facts.extend(locks);
     facts
@@ -135,13 +150,8 @@ fn u6_any_text_at_all_is_kept_and_cannot_be_seen_as_another_field() {
 
 #[test]
 fn p1_evidence_is_carried_and_kept_apart_from_the_fact() {
-    let permit = permit(
-        Operation::CreateTask,
-        task_facts(&opened(root(1), None)),
-        scope(&["x a r"]),
-        &tenant("north"),
-        crate::revision::Basis { tree: Revision::ZERO, control: Revision(4) },
-    );
+    let basis = crate::revision::Basis { tree: Revision::ZERO, control: Revision(4) };
+    let permit = permit_to_open(&opened(root(1), None), &tenant("north"), basis);
     let evidence: &Evidence = permit.evidence();
     let bytes = encode(&full_envelope(), &Fact::Stopped, Some(evidence)).unwrap();
     let record = decode(&bytes).unwrap();
@@ -182,8 +192,9 @@ fn a_record_of_a_later_version_is_called_newer_and_garbage_malformed() {
 /// else, makes every journal unreadable.
 #[test]
 fn records_of_format_1_stay_readable() {
-    let golden: [&str; 3] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
-    let [lock_created, task_opened, lease_issued] = golden.map(|text| decode(text.as_bytes()).unwrap());
+    let golden: [&str; 9] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
+    let [lock_created, task_opened, lease_issued, later @ ..] =
+        golden.map(|text| decode(text.as_bytes()).unwrap());
 
     assert_eq!(lock_created.envelope, full_envelope());
     let selector = Selector::Resource { audience: audience("x"), resource: "a/**".parse().unwrap() };
@@ -195,8 +206,25 @@ fn records_of_format_1_stay_readable() {
     assert_eq!(task_opened.envelope.tree, Some(RootTaskId(id(1))));
     assert_eq!(task_opened.fact, Fact::TaskOpened(opened(root(1), None).into()));
 
-    let fact = Fact::LeaseIssued { terms: terms(root(1), 9).into(), body: body(1) };
+    let fact = Fact::LeaseIssued { terms: terms(root(1), 9).into(), body: body(1), renews: None };
     assert_eq!(lease_issued.fact, fact);
+
+    let reason = || ReasonCode::of("locked");
+    let since = Some(at(1_250));
+    let leases = vec![lease_key(9), lease_key(10)];
+    let facts = [
+        Fact::LeaseIssued {
+            terms: svid(terms(root(1), 10)).into(),
+            body: body(1),
+            renews: Some(lease_key(9)),
+        },
+        Fact::TaskOpened(opened(child(1, 2), Some(root(1))).into()),
+        Fact::TaskEnded { task: child(1, 2), outcome: Outcome::Revoked, reason: reason(), since },
+        Fact::LeasesEnded { task: root(1), leases, outcome: LeaseOutcome::Revoked, reason: reason(), since },
+        Fact::LockSwept { lock: lock_id(7), tasks: 1, leases: 2 },
+        Fact::RootSocketUsed { uid: 1_000, method: "LiftLock".into() },
+    ];
+    assert_eq!(later.map(|record| record.fact), facts);
 
     for text in golden {
         let record = decode(text.as_bytes()).unwrap();

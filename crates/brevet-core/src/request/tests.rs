@@ -35,7 +35,25 @@ fn levels_grow_with_what_is_worse() {
 /// Policies, logs and the journal name these; the names are part of the format.
 #[test]
 fn names_are_the_same_in_code_and_in_json() {
-    for operation in [Operation::CreateTask, Operation::IssueCredential] {
+    use OperatorCall as Call;
+    let calls = [
+        Call::ListLeases,
+        Call::RevokeLeases,
+        Call::ListLocks,
+        Call::CreateLock,
+        Call::LiftLock,
+        Call::ListEvents,
+    ];
+    for call in calls {
+        assert_eq!(serde_json::to_value(call).unwrap(), call.operation().as_str());
+    }
+    let of_tasks = [
+        Operation::CreateTask,
+        Operation::DelegateTask,
+        Operation::IssueCredential,
+        Operation::RenewCredential,
+    ];
+    for operation in of_tasks.into_iter().chain(calls.map(Call::operation)) {
         assert_eq!(serde_json::to_value(operation).unwrap(), operation.as_str());
         assert_eq!(operation.to_string(), operation.as_str());
     }

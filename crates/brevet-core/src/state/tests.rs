@@ -12,11 +12,16 @@ fn full() -> State {
         (None, configuration()),
         (tree, Fact::TaskOpened(opened(root(1), None).into())),
         (tree, Fact::TaskOpened(opened(child(1, 2), Some(root(1))).into())),
-        (tree, Fact::LeaseIssued { terms: terms(child(1, 2), 9).into(), body: body(1) }),
+        (tree, Fact::LeaseIssued { terms: terms(child(1, 2), 9).into(), body: body(1), renews: None }),
         (None, Fact::LockCreated(lock(7, Selector::Key(key_id("k9"))))),
         (
             tree,
-            Fact::TaskEnded { task: child(1, 2), outcome: Outcome::Failed, reason: ReasonCode::of("asked") },
+            Fact::TaskEnded {
+                task: child(1, 2),
+                outcome: Outcome::Failed,
+                reason: ReasonCode::of("asked"),
+                since: None,
+            },
         ),
         (None, Fact::Stopped),
     ];
@@ -35,7 +40,7 @@ fn full() -> State {
 fn a_state_is_read_from_its_snapshot_as_it_was() {
     for state in [State::default(), full()] {
         let bytes = state.to_snapshot().unwrap();
-        let read = State::from_snapshot(&bytes).unwrap();
+        let read = State::from_snapshot(&bytes).unwrap().unwrap();
         assert_eq!(read, state);
         assert_eq!(State::digest(&read.to_snapshot().unwrap()), State::digest(&bytes));
     }
@@ -46,6 +51,8 @@ fn a_state_is_read_from_its_snapshot_as_it_was() {
     for garbage in ["", "{}", "null", "[]"] {
         assert!(State::from_snapshot(garbage.as_bytes()).is_err(), "{garbage}");
     }
+    let other = br#"{"v":1,"state":{"trees":"in another form"}}"#;
+    assert_eq!(State::from_snapshot(other).unwrap(), None, "the records have it all");
 }
 
 #[test]
@@ -73,7 +80,7 @@ fn c1_the_highest_time_ever_judged_by_is_kept() {
 fn a_tree_begins_with_its_root_and_with_nothing_else() {
     let north = tenant("north");
     let mut state = State::default();
-    let stray = Fact::LeaseIssued { terms: terms(root(1), 9).into(), body: body(1) };
+    let stray = Fact::LeaseIssued { terms: terms(root(1), 9).into(), body: body(1), renews: None };
     state.apply(&envelope(Some((root(1), &north)), now(1)), &stray, Revision(1));
     assert!(state.trees.is_empty());
     let opened = Fact::TaskOpened(opened(root(1), None).into());
@@ -82,4 +89,26 @@ fn a_tree_begins_with_its_root_and_with_nothing_else() {
     assert!(state.trees.is_empty(), "what has no tenant is visible to nobody");
     state.apply(&envelope(Some((root(1), &north)), now(1)), &opened, Revision(3));
     assert_eq!(state.trees.len(), 1);
+}
+
+#[test]
+fn trees_are_forgotten_after_their_root_ended_and_nothing_that_lives_is() {
+    let mut state = full();
+    let north = tenant("north");
+    let day = |days: u64, millis: u64| at(days * 86_400_000 + millis);
+    let forgets = |state: &State, now| {
+        let mut after = state.clone();
+        after.forget(now, Duration::from_millis(5));
+        (after.trees.is_empty(), after.revision == state.revision && after.control == state.control)
+    };
+    assert_eq!(forgets(&state, day(9_999, 0)), (false, true), "its root has no ending");
+    let ended = Fact::TaskEnded {
+        task: root(1),
+        outcome: Outcome::Failed,
+        reason: ReasonCode::of("asked"),
+        since: None,
+    };
+    state.apply(&envelope(Some((root(1), &north)), now(86_400_000)), &ended, Revision(8));
+    assert_eq!(forgets(&state, day(1, 4)), (false, true));
+    assert_eq!(forgets(&state, day(1, 5)), (true, true));
 }

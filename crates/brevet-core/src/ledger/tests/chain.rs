@@ -3,7 +3,7 @@
 use super::super::*;
 use super::sample::*;
 use super::system::System;
-use crate::digest::HopDigest;
+use crate::digest::{ClaimDigest, HopDigest};
 use crate::name::{PurposeCode, TaskType};
 use crate::request::Sensitivity;
 

@@ -3,7 +3,13 @@
 
 use super::super::*;
 use super::sample::tenant;
+use crate::digest::RequestDigest;
+use crate::id::LeaseKey;
 use crate::lock::{Lock, Selector};
+use crate::name::RequestId;
+use crate::request::Sensitivity;
+use crate::scope::Scope;
+use crate::terms::{Content, Terms};
 
 /// A task that was opened.
 #[derive(Debug)]
@@ -14,10 +20,15 @@ pub(crate) struct TaskRow {
     pub(crate) agent: SpiffeId,
     pub(crate) delegator: SpiffeId,
     pub(crate) opener: SpiffeId,
+    pub(crate) sensitivity: Sensitivity,
+    pub(crate) scope: Scope,
     pub(crate) opened: Revision,
     pub(crate) deadline: u64,
-    pub(crate) ended: bool,
     pub(crate) holder: Holder,
+    /// Whether a command ended it.
+    pub(crate) ended: bool,
+    /// Whether it has an ending of its own, be it by the reaper or a sweep.
+    pub(crate) recorded: bool,
 }
 
 /// A lease that was issued.
@@ -26,11 +37,17 @@ pub(crate) struct LeaseRow {
     pub(crate) task: usize,
     pub(crate) terms: Terms,
     pub(crate) issued: Revision,
-    pub(crate) ended: bool,
+    pub(crate) renews: Option<LeaseKey>,
     pub(crate) request: (RequestId, RequestDigest),
+    /// Whether a command ended it.
+    pub(crate) ended: bool,
+    /// Whether it has an ending of its own, be it by the reaper or a sweep.
+    pub(crate) recorded: bool,
+    /// The first fact by which it or a task on its path got an ending.
+    pub(crate) died: Option<Revision>,
 }
 
-/// A lock that was created.
+/// A lock that was created. That it was swept, and that its record was forgotten, is nothing to the model.
 #[derive(Debug)]
 pub(crate) struct LockRow {
     pub(crate) lock: Lock,
@@ -93,6 +110,37 @@ impl Model {
         })
     }
 
+    /// The latest end that something of a task may have.
+    pub(crate) fn deadline(&self, task: usize) -> u64 {
+        self.line(task).iter().map(|hop| self.tasks[*hop].deadline).min().unwrap()
+    }
+
+    pub(crate) fn leases_issued(&self, task: usize) -> usize {
+        self.leases.iter().filter(|lease| lease.task == task).count()
+    }
+
+    /// Whether a lease has an ending of its own, or a task on its path has: what is dead without a look at a clock or
+    /// a lock.
+    pub(crate) fn is_recorded(&self, lease: usize) -> bool {
+        let row = &self.leases[lease];
+        row.recorded || self.line(row.task).iter().any(|hop| self.tasks[*hop].recorded)
+    }
+
+    /// How many leases each opener answers for.
+    pub(crate) fn leases_open(&self) -> BTreeMap<SpiffeId, usize> {
+        let mut open = BTreeMap::new();
+        for lease in (0..self.leases.len()).filter(|lease| !self.is_recorded(*lease)) {
+            *open.entry(self.tasks[self.leases[lease].task].opener.clone()).or_default() += 1;
+        }
+        open
+    }
+
+    /// Whether an operator's selection of one tree takes a lease.
+    pub(crate) fn selects(&self, selector: &Selector, lease: usize) -> bool {
+        let row = &self.leases[lease];
+        self.stops_row(selector, &self.tasks[row.task]) || stops_terms(selector, &row.terms)
+    }
+
     /// An owner opened the task, or opened or works on a task above it.
     pub(crate) fn owns(&self, task: usize, who: &SpiffeId) -> bool {
         let row = &self.tasks[task];
@@ -133,8 +181,11 @@ fn binds(lock: &LockRow, name: &str) -> bool {
 }
 
 fn stops_terms(selector: &Selector, terms: &Terms) -> bool {
-    let Content::TaskToken(token) = &terms.content;
-    token.scope.permissions().iter().any(|permission| match selector {
+    let (scope, audience_is) = match &terms.content {
+        Content::TaskToken(token) => (token.scope.permissions(), Some(&token.audience)),
+        Content::X509Svid(_) => (&[][..], None),
+    };
+    scope.iter().any(|permission| match selector {
         Selector::Tool(tool) => permission.actions().iter().any(|action| action == tool),
         Selector::Resource { audience, resource } => {
             permission.audience() == audience
@@ -144,11 +195,29 @@ fn stops_terms(selector: &Selector, terms: &Terms) -> bool {
         }
         _ => false,
     }) || match selector {
-        Selector::Audience(audience) => token.audience == *audience,
+        Selector::Audience(audience) => audience_is == Some(audience),
         Selector::Key(key) => terms.key_id == *key,
         Selector::Policy(policy) => terms.policy == *policy,
         _ => false,
     }
+}
+
+/// Whether whatever a scope permits another permits too, by trying.
+pub(crate) fn is_within(scope: &Scope, other: &Scope) -> bool {
+    let permits = |scope: &Scope, name: &str, place: &str, tool: &str| {
+        scope.permissions().iter().any(|permission| {
+            permission.audience().as_str() == name
+                && means(permission.resource().as_str(), place)
+                && permission.actions().iter().any(|action| action.as_str() == tool)
+        })
+    };
+    ["x", "y"].iter().all(|name| {
+        PLACES.iter().all(|place| {
+            ["r", "w"]
+                .iter()
+                .all(|tool| !permits(scope, name, place, tool) || permits(other, name, place, tool))
+        })
+    })
 }
 
 /// Enough resources that two patterns of the sequences which overlap have one of these in common.

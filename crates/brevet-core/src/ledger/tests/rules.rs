@@ -3,8 +3,12 @@
 use super::super::*;
 use super::sample::*;
 use super::system::System;
+use crate::fact::{LeaseOutcome, Outcome};
 use crate::lock::{Lock, Selector};
+use crate::proof::Plan;
+use crate::request::{Operation, PromptOrigin};
 use crate::revision::Basis;
+use crate::terms::Terms;
 
 const ROOT: u128 = 1;
 
@@ -29,9 +33,7 @@ fn l3_a_task_may_end_later_than_now_and_not_at_once() {
     let system = System::default();
     let open = |issue, judge| {
         let task = opened(root(ROOT), None);
-        let basis = system.basis(task.id);
-        let tenant = TenantName::default();
-        let permit = permit(Operation::CreateTask, task_facts(&task), task.scope.clone(), &tenant, basis);
+        let permit = permit_to_open(&task, &TenantName::default(), system.basis(task.id));
         Ledger::open(
             &permit,
             opening(&task),
@@ -45,6 +47,17 @@ fn l3_a_task_may_end_later_than_now_and_not_at_once() {
 }
 
 #[test]
+fn p4_what_an_agent_says_of_a_task_of_its_own_is_recorded_as_nothing() {
+    let system = System::default();
+    let said = opened(root(1), None);
+    let own = TaskOpened { opener: said.agent.clone(), ..said.clone() };
+    for (task, expected) in [(said, Some(PromptOrigin::User)), (own, None)] {
+        let Fact::TaskOpened(recorded) = system.open(&task, 0).unwrap() else { panic!("{task:?}") };
+        assert_eq!(recorded.prompt_origin, expected, "and so is what is delegated from it");
+    }
+}
+
+#[test]
 fn l3_a_lease_may_end_with_its_task_and_not_later() {
     let (system, [id, ..]) = line();
     let ends = |end, millis| system.issue(Terms { end: at(end), ..terms(id, 9) }, millis).map(|_| ());
@@ -54,7 +67,7 @@ fn l3_a_lease_may_end_with_its_task_and_not_later() {
     assert_eq!(ends(50_000, 50_000), Err(IssueRefusal::NoTime));
     let plan = system.plan(Terms { end: at(60_000), ..terms(id, 9) });
     let judged = Now { issue: at(50_000), judge: at(60_000), suspect: false };
-    let answer = system.tree(id).issue(&plan, body(0), None, &system.control, judged, 8);
+    let answer = system.tree(id).issue(&plan, body(0), None, &system.control, judged, limits(8));
     assert_eq!(answer, Err(IssueRefusal::NoTime), "the wall clock is ahead");
 }
 
@@ -109,11 +122,37 @@ fn d5_t5_what_is_due_below_a_due_task_ends_by_one_fact() {
     let (mut system, [top, middle, _]) = line();
     system.lease(terms(middle, 9), 1);
     assert_eq!(system.tree(top).next_expiry(), Some(at(100_000)));
-    let ended = Fact::TaskEnded { task: top, outcome: Outcome::Expired, reason: REASON_EXPIRED };
+    let ended = Fact::TaskEnded { task: top, outcome: Outcome::Expired, reason: REASON_EXPIRED, since: None };
     assert_eq!(system.tree(top).expire(at(100_000)), std::slice::from_ref(&ended));
     system.fold(&ended, top, 100_000);
     assert_eq!(system.tree(top).expire(at(900_000)), []);
     assert_eq!(system.tree(top).next_expiry(), None);
+}
+
+#[test]
+fn t5_whether_the_reaper_came_is_no_part_of_any_answer() {
+    let (mut system, [top, middle, bottom]) = line();
+    let short = TaskOpened { deadline: at(60_000), ..opened(child(ROOT, 4), Some(middle)) };
+    system.fold(&Fact::TaskOpened(Arc::new(short)), top, 0);
+    let tasks = [top, middle, bottom, child(ROOT, 4)];
+    let leases = tasks.map(|task| system.lease(Terms { end: at(40_000), ..terms(task, 9) }, 1));
+    let mut never = System::default();
+    (never.control, never.trees) = (system.control.clone(), system.trees.clone());
+    for millis in [39_999, 40_000, 59_999, 60_000, 60_001, 99_999, 100_000, 200_000] {
+        let answers = |system: &System| {
+            let tree = system.tree(top);
+            (
+                tasks.map(|task| tree.task_ending(task, &system.control, at(millis))),
+                leases.map(|lease| ending(system, lease, millis)),
+                tasks.map(|task| tree.leases_live(task, &system.control, at(millis))),
+            )
+        };
+        assert_eq!(answers(&system), answers(&never), "at {millis}, before it comes");
+        for fact in system.tree(top).expire(at(millis)) {
+            system.fold(&fact, top, millis);
+        }
+        assert_eq!(answers(&system), answers(&never), "at {millis}, after it came");
+    }
 }
 
 #[test]
@@ -137,7 +176,11 @@ fn l6_what_ended_once_is_not_ended_otherwise() {
                 assert_eq!(answer, Err(EndRefusal::EndedOtherwise(ending)));
             }
             // Nor by a fact that should never have been recorded.
-            system.fold(&Fact::TaskEnded { task: top, outcome: second, reason: reason() }, top, 6);
+            system.fold(
+                &Fact::TaskEnded { task: top, outcome: second, reason: reason(), since: None },
+                top,
+                6,
+            );
         }
         let below = system.tree(top).task_ending(middle, &system.control, at(200_000)).unwrap();
         assert_eq!((below.outcome, below.at), (first, at(5)));
@@ -150,7 +193,12 @@ fn l6_a_lease_that_was_revoked_does_not_become_expired_with_time() {
     let by_lock = system.lease(Terms { end: at(40_000), ..terms(id, 9) }, 1);
     system.lock(lock(7, Selector::Audience(audience("x"))), 10);
     let by_task = system.lease(Terms { end: at(40_000), ..terms(middle, 10) }, 11);
-    let ended = Fact::TaskEnded { task: middle, outcome: Outcome::Completed, reason: ReasonCode::of("done") };
+    let ended = Fact::TaskEnded {
+        task: middle,
+        outcome: Outcome::Completed,
+        reason: ReasonCode::of("done"),
+        since: None,
+    };
     system.fold(&ended, middle, 20);
     for judge in [20, 39_999, 40_000, 100_000, 900_000] {
         let expected = Some((LeaseOutcome::Revoked, REASON_LOCKED, at(10)));
@@ -172,6 +220,7 @@ fn l4_l6_no_fact_puts_a_lease_or_a_task_in_the_place_of_another() {
         leases: vec![lease.key],
         outcome: LeaseOutcome::Revoked,
         reason: ReasonCode::of("asked"),
+        since: None,
     };
     system.fold(&revoked, id, 2);
     assert_eq!(system.issue(terms(id, 9), 3), Err(IssueRefusal::NotPermitted), "the id is taken");
@@ -181,13 +230,18 @@ fn l4_l6_no_fact_puts_a_lease_or_a_task_in_the_place_of_another() {
         leases: vec![lease.key],
         outcome: LeaseOutcome::Undelivered,
         reason: ReasonCode::of("gone"),
+        since: None,
     };
     // Even if the clock of that record had been behind.
     system.fold(&otherwise, id, 1);
     let first = Some((LeaseOutcome::Revoked, ReasonCode::of("asked"), at(2)));
     assert_eq!(ending(&system, lease, 4), first);
 
-    system.fold(&Fact::TaskEnded { task: id, outcome: Outcome::Failed, reason: REASON_EXPIRED }, id, 5);
+    system.fold(
+        &Fact::TaskEnded { task: id, outcome: Outcome::Failed, reason: REASON_EXPIRED, since: None },
+        id,
+        5,
+    );
     let again = Fact::TaskOpened(Arc::new(opened(id, None)));
     system.trees.get_mut(&id.root()).unwrap().apply(&again, &envelope(None, now(6)), Revision(99));
     assert!(!system.task_lives(id, 6));
@@ -198,7 +252,7 @@ fn l8_only_the_instance_that_the_task_is_bound_to_is_issued_to() {
     let (system, [id, ..]) = line();
     let ask = |system: &System, id, instance_number, claim_digest| {
         let plan = system.plan(Terms { holder: instance(instance_number), ..terms(id, 9) });
-        system.tree(id).issue(&plan, body(0), claim_digest, &system.control, now(1), 8)
+        system.tree(id).issue(&plan, body(0), claim_digest, &system.control, now(1), limits(8))
     };
     assert!(ask(&system, id, 1, None).is_ok());
     assert_eq!(ask(&system, id, 2, None), Err(IssueRefusal::WrongHolder));
@@ -216,7 +270,7 @@ fn l8_only_the_instance_that_the_task_is_bound_to_is_issued_to() {
     let again = |number, digest| {
         let terms = Terms { holder: instance(number), ..terms(claimed, 10) };
         let plan = system.plan(terms);
-        system.tree(claimed).issue(&plan, body(0), digest, &system.control, now(2), 8)
+        system.tree(claimed).issue(&plan, body(0), digest, &system.control, now(2), limits(8))
     };
     assert_eq!(again(1, Some(claim(1))), Err(IssueRefusal::WrongHolder));
     assert!(again(2, None).is_ok());
@@ -227,10 +281,10 @@ fn l9_a_request_is_recalled_as_long_as_its_task_and_by_its_task_alone() {
     let (mut system, [id, other, _]) = line();
     let tenant = TenantName::default();
     let name = request_id("r1");
-    let fact = Fact::LeaseIssued { terms: Arc::new(terms(id, 9)), body: body(1) };
+    let fact = Fact::LeaseIssued { terms: Arc::new(terms(id, 9)), body: body(1), renews: None };
     assert_eq!(system.tree(id).recall(id, &name, &body(1)), Recall::New);
     system.record(&fact, Some((id, &tenant)), Some(name.clone()), now(1));
-    let ended = Fact::TaskEnded { task: id, outcome: Outcome::Failed, reason: REASON_EXPIRED };
+    let ended = Fact::TaskEnded { task: id, outcome: Outcome::Failed, reason: REASON_EXPIRED, since: None };
     for fact in [Fact::Stopped, ended] {
         system.fold(&fact, id, 2);
         let tree = system.tree(id);
@@ -246,7 +300,7 @@ fn l11_the_quota_counts_what_lives_and_nothing_else() {
     let (mut system, [id, other, _]) = line();
     let ask = |system: &System, millis| {
         let plan = system.plan(terms(id, 99));
-        system.tree(id).issue(&plan, body(0), None, &system.control, now(millis), 2).map(|_| ())
+        system.tree(id).issue(&plan, body(0), None, &system.control, now(millis), limits(2)).map(|_| ())
     };
     let short = system.lease(Terms { end: at(50), ..terms(id, 1) }, 1);
     system.lease(terms(other, 2), 1);
@@ -274,7 +328,7 @@ fn t4_t6_a_decision_from_before_a_change_is_a_conflict() {
     let (mut system, [id, ..]) = line();
     let decided = system.plan(terms(id, 9));
     let issue = |system: &System, plan: &Plan| {
-        system.tree(id).issue(plan, body(0), None, &system.control, now(3), 8).map(|_| ())
+        system.tree(id).issue(plan, body(0), None, &system.control, now(3), limits(8)).map(|_| ())
     };
     assert_eq!(issue(&system, &decided), Ok(()));
 
@@ -303,8 +357,7 @@ fn t4_t6_a_decision_from_before_a_change_is_a_conflict() {
 
     let task = opened(root(50), None);
     let open = |basis| {
-        let tenant = TenantName::default();
-        let permit = permit(Operation::CreateTask, task_facts(&task), task.scope.clone(), &tenant, basis);
+        let permit = permit_to_open(&task, &TenantName::default(), basis);
         Ledger::open(&permit, opening(&task), &system.control, now(3)).map(|_| ())
     };
     let fresh = system.basis(task.id);
@@ -379,37 +432,51 @@ fn what_is_permitted_is_what_is_issued() {
     let (system, [id, other, _]) = line();
     let tree = system.tree(id);
     let facts = || task_facts(tree.task(id).unwrap().opened());
-    let issue = |operation, facts, terms: Terms| {
-        let permit = permit_for(&terms, operation, facts, tree.tenant(), system.basis(id));
-        tree.issue(&Plan::drawn(permit, terms), body(0), None, &system.control, now(1), 8).map(|_| ())
+    let basis = system.basis(id);
+    let issue = |ask, terms: Terms| {
+        let permit = permit(ask, &workload("td/agents/a"), tree.tenant(), basis, policy(1));
+        let plan = Plan::drawn(permit, terms);
+        tree.issue(&plan, body(0), None, &system.control, now(1), limits(8)).map(|_| ())
     };
-    assert_eq!(issue(Operation::IssueCredential, facts(), terms(id, 9)), Ok(()));
+    let asked = terms(id, 9);
+    let ask = |facts| ask_for(&asked, None, facts);
+    assert_eq!(issue(ask(facts()), asked.clone()), Ok(()));
     let refused = Err(IssueRefusal::NotPermitted);
-    assert_eq!(issue(Operation::CreateTask, facts(), terms(id, 9)), refused);
-    assert_eq!(issue(Operation::IssueCredential, facts(), terms(other, 9)), refused);
+    let scope = || asked.scope().unwrap().clone();
+    assert_eq!(issue(Ask::CreateTask(context(facts(), scope())), asked.clone()), refused);
+    assert_eq!(issue(ask(facts()), terms(other, 9)), refused);
     let nowhere = TaskFacts { id: child(ROOT, 77), ..facts() };
-    let answer = issue(Operation::IssueCredential, nowhere, terms(child(ROOT, 77), 9));
-    assert_eq!(answer, Err(IssueRefusal::NoTask));
-    let (asked, other_holder) = (terms(id, 9), Terms { holder: instance(9), ..terms(id, 9) });
-    let other_policy = Terms { policy: policy(9), ..terms(id, 9) };
-    for given in [other_holder, other_policy] {
-        let permit = permit_for(&asked, Operation::IssueCredential, facts(), tree.tenant(), system.basis(id));
-        let answer = tree.issue(&Plan::drawn(permit, given), body(0), None, &system.control, now(1), 8);
-        assert_eq!(answer.map(|_| ()), refused);
+    assert_eq!(issue(ask(nowhere), terms(child(ROOT, 77), 9)), Err(IssueRefusal::NoTask));
+    for given in [
+        Terms { holder: instance(9), ..asked.clone() },
+        Terms { policy: policy(9), ..asked.clone() },
+        terms_for(id, 9, &["x a/b w"]),
+        terms_for(id, 9, &["y a/b r"]),
+        svid(asked.clone()),
+    ] {
+        assert_eq!(issue(ask(facts()), given.clone()), refused, "{given:?}");
     }
+    let identity = svid(asked.clone());
+    let another = svid(Terms { holder: instance(9), ..asked.clone() });
+    assert_eq!(issue(ask_for(&identity, None, facts()), identity.clone()), Ok(()));
+    let key_of_another = Terms { holder: identity.holder, ..another };
+    assert_eq!(issue(ask_for(&identity, None, facts()), key_of_another), refused);
     let wider = terms_for(id, 9, &["x b r"]);
-    assert_eq!(issue(Operation::IssueCredential, facts(), wider), Err(IssueRefusal::Widens));
+    assert_eq!(issue(ask_for(&wider, None, facts()), wider.clone()), Err(IssueRefusal::Widens));
 
-    let open = |operation, task: TaskOpened| {
+    let open = |ask, task: &TaskOpened| {
         let tenant = TenantName::default();
-        let permit = permit(operation, task_facts(&task), task.scope.clone(), &tenant, system.basis(task.id));
-        Ledger::open(&permit, opening(&task), &system.control, now(1)).map(|_| ())
+        let permit = permit(ask, &task.opener, &tenant, system.basis(task.id), policy(1));
+        Ledger::open(&permit, opening(task), &system.control, now(1)).map(|_| ())
     };
-    assert_eq!(open(Operation::CreateTask, opened(root(20), None)), Ok(()));
-    assert_eq!(open(Operation::IssueCredential, opened(root(20), None)), Err(OpenRefusal::NotPermitted));
-    assert_eq!(open(Operation::CreateTask, opened(child(20, 2), None)), Err(OpenRefusal::NotPermitted));
-    let deep = TaskOpened { depth: 1, ..opened(root(20), None) };
-    assert_eq!(open(Operation::CreateTask, deep), Err(OpenRefusal::NotPermitted));
+    let create = |task: &TaskOpened| Ask::CreateTask(context(task_facts(task), task.scope.clone()));
+    let task = opened(root(20), None);
+    assert_eq!(open(create(&task), &task), Ok(()));
+    let credential = ask_for(&terms(task.id, 9), None, task_facts(&task));
+    assert_eq!(open(credential, &task), Err(OpenRefusal::NotPermitted));
+    for wrong in [opened(child(20, 2), None), TaskOpened { depth: 1, ..task }] {
+        assert_eq!(open(create(&wrong), &wrong), Err(OpenRefusal::NotPermitted));
+    }
 }
 
 #[test]
@@ -434,13 +501,14 @@ fn what_is_not_there_is_not_found_and_facts_of_another_tree_change_nothing() {
 
     for fact in [
         Fact::TaskOpened(Arc::new(opened(stranger, None))),
-        Fact::TaskEnded { task: same_node, outcome: Outcome::Failed, reason: reason() },
-        Fact::LeaseIssued { terms: Arc::new(terms(same_node, 1)), body: body(1) },
+        Fact::TaskEnded { task: same_node, outcome: Outcome::Failed, reason: reason(), since: None },
+        Fact::LeaseIssued { terms: Arc::new(terms(same_node, 1)), body: body(1), renews: None },
         Fact::LeasesEnded {
             task: same_node,
             leases: vec![lease_key(1)],
             outcome: LeaseOutcome::Revoked,
             reason: reason(),
+            since: None,
         },
     ] {
         let mut after = tree.clone();

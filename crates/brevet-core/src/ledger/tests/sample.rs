@@ -8,18 +8,20 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestCaseResult, TestError, TestRunner};
 
 use super::super::*;
-use crate::digest::{HopDigest, PolicyDigest, Thumbprint};
-use crate::id::LockId;
+use crate::digest::{ClaimDigest, HopDigest, PolicyDigest, RequestDigest, Thumbprint};
+use crate::id::{LeaseKey, LockId};
 use crate::lock::{Lock, Selector};
-use crate::name::{ActionName, AudienceName, KeyId, PurposeCode, TaskType};
+use crate::name::{ActionName, AudienceName, KeyId, PurposeCode, RequestId, TaskType};
 use crate::proof::Evidence;
+use crate::public_key::PublicKey;
 use crate::registry::Enforcement;
 use crate::request::{
-    CallerFacts, CredentialFacts, Obligations, PromptOrigin, Request, Resource, Sensitivity, Verification,
+    CallerFacts, CredentialFacts, DelegateFacts, FormFacts, Obligations, PromptOrigin, Request, Sensitivity,
+    TaskContext, Verification,
 };
 use crate::revision::{Basis, Incarnation};
 use crate::scope::{Permission, Scope};
-use crate::terms::TaskToken;
+use crate::terms::{Content, TaskToken, Terms, X509Svid};
 
 /// Checks a property; a failure names the seed that brings it back.
 pub(crate) fn holds<S: Strategy>(
@@ -176,10 +178,17 @@ pub(crate) fn terms(task: TaskId, key: u128) -> Terms {
 /// The same terms for other permissions; the audience of the first is the token's.
 pub(crate) fn terms_for(task: TaskId, key: u128, permissions: &[&str]) -> Terms {
     let mut terms = terms(task, key);
-    let Content::TaskToken(token) = &mut terms.content;
+    let Content::TaskToken(token) = &mut terms.content else { panic!() };
     token.scope = scope(permissions);
     token.audience = token.scope.permissions()[0].audience().clone();
     terms
+}
+
+/// An X.509-SVID in place of the token.
+pub(crate) fn svid(terms: Terms) -> Terms {
+    let spiffe_id = workload(&format!("broker/agent/td/agents/a/task/{}", terms.id.task.node()));
+    let public_key = PublicKey::from_der(terms.holder.as_bytes()).unwrap();
+    Terms { content: Content::X509Svid(X509Svid { spiffe_id, public_key }), ..terms }
 }
 
 pub(crate) fn lock(number: u128, selector: Selector) -> Lock {
@@ -225,56 +234,85 @@ pub(crate) fn task_facts(opened: &TaskOpened) -> TaskFacts {
     }
 }
 
-/// Policy's yes to one operation on a task, computed from `basis`.
+/// Policy's yes, under the policies `policy`, to what a workload asked for, computed from `basis`.
 pub(crate) fn permit(
-    operation: Operation,
-    task: TaskFacts,
-    scope: Scope,
+    ask: Ask,
+    caller: &SpiffeId,
     tenant: &TenantName,
     basis: Basis,
+    policy: PolicyDigest,
 ) -> Permit {
-    let request = Request {
-        operation,
-        caller: CallerFacts {
-            spiffe_id: task.opener.clone(),
-            tenant: tenant.clone(),
-            roles: BTreeSet::new(),
-            verified: Verification::X509Svid,
-            verified_age_seconds: 0,
-        },
-        resource: Resource::TaskType(task.task_type.clone()),
-        task,
-        scope,
-        prompt_origin: PromptOrigin::User,
-        credential: None,
-        time: at(0),
-        basis,
+    let caller = CallerFacts {
+        spiffe_id: caller.clone(),
+        tenant: tenant.clone(),
+        roles: BTreeSet::new(),
+        verified: Verification::X509Svid,
+        verified_age_seconds: 0,
     };
-    let evidence = Evidence { request, determining: Vec::new(), policy: policy(1) };
+    let request = Request { caller, ask, time: at(0), basis };
+    let evidence = Evidence { request, determining: Vec::new(), policy };
     Permit::granted(evidence, Obligations::default())
 }
 
-/// A permit for exactly these terms, or for another operation with the same facts.
+pub(crate) fn context(task: TaskFacts, scope: Scope) -> TaskContext {
+    TaskContext { task, scope, prompt_origin: PromptOrigin::User }
+}
+
+/// A permit to open exactly this root task.
+pub(crate) fn permit_to_open(task: &TaskOpened, tenant: &TenantName, basis: Basis) -> Permit {
+    let ask = Ask::CreateTask(context(task_facts(task), task.scope.clone()));
+    permit(ask, &task.opener, tenant, basis, policy(1))
+}
+
+/// A permit to open exactly this task below another, for an agent of the tenant.
+pub(crate) fn permit_to_delegate(
+    task: &TaskOpened,
+    parent: TaskId,
+    tenant: &TenantName,
+    basis: Basis,
+) -> Permit {
+    let delegate = DelegateFacts { tenant: tenant.clone(), roles: BTreeSet::new() };
+    let context = context(task_facts(task), task.scope.clone());
+    permit(Ask::DelegateTask { context, parent, delegate }, &task.opener, tenant, basis, policy(1))
+}
+
+/// A permit for exactly these terms, in place of the lease that is renewed, if one is.
 pub(crate) fn permit_for(
     terms: &Terms,
-    operation: Operation,
+    renews: Option<LeaseKey>,
     task: TaskFacts,
     tenant: &TenantName,
     basis: Basis,
 ) -> Permit {
-    let Content::TaskToken(token) = &terms.content;
-    let mut request = permit(operation, task, token.scope.clone(), tenant, basis).request().clone();
-    request.credential = Some(CredentialFacts {
-        profile: terms.profile(),
-        audience: token.audience.clone(),
-        enforcement: Enforcement::Lease,
-        sensitivity: Sensitivity::Low,
-        scope: token.scope.clone(),
-        lifetime_seconds: terms.end.since(terms.issued_at).as_secs(),
-        holder: terms.holder,
-    });
-    let evidence = Evidence { request, determining: Vec::new(), policy: terms.policy };
-    Permit::granted(evidence, Obligations::default())
+    let (ask, caller) = (ask_for(terms, renews, task.clone()), task.agent);
+    permit(ask, &caller, tenant, basis, terms.policy)
+}
+
+pub(crate) fn ask_for(terms: &Terms, renews: Option<LeaseKey>, task: TaskFacts) -> Ask {
+    let form = match &terms.content {
+        Content::TaskToken(token) => FormFacts::TaskToken {
+            audience: token.audience.clone(),
+            enforcement: Enforcement::Lease,
+            sensitivity: Sensitivity::Low,
+            scope: token.scope.clone(),
+        },
+        Content::X509Svid(svid) => FormFacts::X509Svid {
+            trust_domain: "broker".parse().unwrap(),
+            public_key: svid.public_key.clone(),
+        },
+    };
+    let lifetime_seconds = terms.end.since(terms.issued_at).as_secs();
+    let credential = CredentialFacts { lifetime_seconds, holder: terms.holder, form };
+    let context = context(task, scope(&["x a/** r,w", "y a/** r,w"]));
+    match renews {
+        None => Ask::IssueCredential { context, credential },
+        Some(renews) => Ask::RenewCredential { context, credential, renews },
+    }
+}
+
+/// So many leases at once, and as good as any number in a life.
+pub(crate) fn limits(live_max: u32) -> LeaseLimits {
+    LeaseLimits { live_max, issued_max: 1_000 }
 }
 
 pub(crate) fn opening(opened: &TaskOpened) -> Opening {

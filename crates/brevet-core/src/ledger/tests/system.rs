@@ -3,9 +3,13 @@
 
 use super::super::*;
 use super::sample::*;
+use crate::id::LeaseKey;
+use crate::name::RequestId;
+use crate::proof::Plan;
 use crate::record::{decode, encode};
 use crate::revision::Basis;
 use crate::state::State;
+use crate::terms::Terms;
 
 /// The live state and its journal.
 #[derive(Default)]
@@ -31,8 +35,10 @@ impl System {
         let revision = self.revision.next();
         let envelope = Envelope { request_id, ..envelope(tree, now) };
         self.revision = revision;
-        self.judged = self.judged.max(now.judge);
-        self.control.apply(fact, revision, now.judge);
+        if !now.suspect {
+            self.judged = self.judged.max(now.judge);
+        }
+        self.control.apply(fact, revision, now);
         match (tree, fact) {
             (Some((id, tenant)), Fact::TaskOpened(opened)) if opened.id.is_root() => {
                 let ledger = Ledger::begun_by(opened, tenant.clone(), revision);
@@ -83,7 +89,7 @@ impl System {
         let mut state = State::default();
         for (index, bytes) in self.journal.iter().enumerate() {
             if index == snapshot_after {
-                state = State::from_snapshot(&state.to_snapshot().unwrap()).unwrap();
+                state = State::from_snapshot(&state.to_snapshot().unwrap()).unwrap().unwrap();
             }
             let record = decode(bytes).unwrap();
             state.apply(&record.envelope, &record.fact, state.revision.next());
@@ -110,7 +116,11 @@ impl System {
     /// Folds a lease that no command was asked for.
     pub(crate) fn lease(&mut self, terms: Terms, millis: u64) -> LeaseId {
         let id = terms.id;
-        self.fold(&Fact::LeaseIssued { terms: Arc::new(terms), body: body(0) }, id.task, millis);
+        self.fold(
+            &Fact::LeaseIssued { terms: Arc::new(terms), body: body(0), renews: None },
+            id.task,
+            millis,
+        );
         id
     }
 
@@ -123,26 +133,66 @@ impl System {
         self.record(&fact, None, None, now(millis))
     }
 
+    /// Records what a lock has killed, and that all of it is recorded.
+    pub(crate) fn sweep(&mut self, number: u128, millis: u64) -> Vec<Fact> {
+        let record = self.control.locks()[&lock_id(number)].clone();
+        let (mut swept, mut tasks, mut leases) = (Vec::new(), 0, 0);
+        for (root, ledger) in self.trees.clone() {
+            for fact in ledger.sweep(&record) {
+                match &fact {
+                    Fact::LeasesEnded { leases: ended, .. } => leases += ended.len() as u64,
+                    _ => tasks += 1,
+                }
+                let tree = (TaskId::root_of(root), ledger.tenant());
+                self.record(&fact, Some(tree), None, now(millis));
+                swept.push(fact);
+            }
+        }
+        self.record(&Fact::LockSwept { lock: lock_id(number), tasks, leases }, None, None, now(millis));
+        swept
+    }
+
     pub(crate) fn plan(&self, terms: Terms) -> Plan {
+        self.plan_in_place_of(None, terms)
+    }
+
+    pub(crate) fn plan_in_place_of(&self, renews: Option<LeaseKey>, terms: Terms) -> Plan {
         let id = terms.id.task;
         let task = self.tree(id).task(id).map_or_else(|| opened(id, None), |task| (**task.opened()).clone());
         let tenant = self.tree(id).tenant();
-        let permit =
-            permit_for(&terms, Operation::IssueCredential, task_facts(&task), tenant, self.basis(id));
+        let permit = permit_for(&terms, renews, task_facts(&task), tenant, self.basis(id));
         Plan::drawn(permit, terms)
     }
 
     /// Asks for a lease as its task's instance, with room for eight.
     pub(crate) fn issue(&self, terms: Terms, millis: u64) -> Result<Fact, IssueRefusal> {
-        let id = terms.id.task;
-        self.tree(id).issue(&self.plan(terms), body(0), None, &self.control, now(millis), 8)
+        self.issue_plan(&self.plan(terms), millis)
+    }
+
+    /// Asks for a lease in place of another.
+    pub(crate) fn renew(&self, renews: LeaseKey, terms: Terms, millis: u64) -> Result<Fact, IssueRefusal> {
+        self.issue_plan(&self.plan_in_place_of(Some(renews), terms), millis)
+    }
+
+    pub(crate) fn issue_plan(&self, plan: &Plan, millis: u64) -> Result<Fact, IssueRefusal> {
+        let id = plan.terms().id.task;
+        self.tree(id).issue(plan, body(0), None, &self.control, now(millis), limits(8))
     }
 
     pub(crate) fn open(&self, task: &TaskOpened, millis: u64) -> Result<Fact, OpenRefusal> {
-        let tenant = TenantName::default();
-        let (facts, scope) = (task_facts(task), task.scope.clone());
-        let permit = permit(Operation::CreateTask, facts, scope, &tenant, self.basis(task.id));
+        let permit = permit_to_open(task, &TenantName::default(), self.basis(task.id));
         Ledger::open(&permit, opening(task), &self.control, now(millis))
+    }
+
+    /// Asks for a task below another, at most three deep.
+    pub(crate) fn delegate(&self, task: &TaskOpened, millis: u64) -> Result<Fact, DelegateRefusal> {
+        let parent = match task.parent {
+            Some(node) if node == task.id.root().0 => TaskId::root_of(task.id.root()),
+            Some(node) => TaskId::child_of(task.id.root(), node).unwrap(),
+            None => panic!("a root is opened, not delegated"),
+        };
+        let permit = permit_to_delegate(task, parent, &TenantName::default(), self.basis(task.id));
+        self.tree(task.id).delegate(&permit, opening(task), &self.control, now(millis), 3)
     }
 
     pub(crate) fn task_lives(&self, id: TaskId, millis: u64) -> bool {
