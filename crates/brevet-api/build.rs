@@ -7,9 +7,13 @@ use std::{env, fs};
 use prost::Message;
 
 /// Messages with a field that no log may show. Their `Debug` is in `src/redacted.rs`.
-const WITH_SECRETS: [&str; 4] = [
+const WITH_SECRETS: [&str; 8] = [
     ".brevet.v1.CreateTaskResponse",
     ".brevet.v1.Credential",
+    ".brevet.v1.DelegateTaskRequest",
+    ".brevet.v1.DelegateTaskResponse",
+    ".brevet.v1.RenewCredentialRequest",
+    ".brevet.v1.ReturnCredentialRequest",
     ".brevet.v1.IntrospectCredentialRequest",
     ".brevet.v1.IssueCredentialRequest",
 ];

@@ -5,8 +5,9 @@ use prost_types::{DescriptorProto, EnumDescriptorProto, FileDescriptorProto, Fil
 
 use crate::FILE_DESCRIPTOR_SET;
 use crate::v1::{
-    Constraint, CreateTaskResponse, Credential, IntrospectCredentialRequest, IssueCredentialRequest,
-    Permission, Value, constraint, value,
+    Constraint, CreateTaskResponse, Credential, DelegateTaskRequest, DelegateTaskResponse,
+    IntrospectCredentialRequest, IssueCredentialRequest, Permission, RenewCredentialRequest,
+    ReturnCredentialRequest, Value, constraint, value,
 };
 
 fn our_files() -> Vec<FileDescriptorProto> {
@@ -109,8 +110,11 @@ fn the_services_are_these() {
         .map(|it| (it.name().to_owned(), it.method.iter().map(|m| m.name().to_owned()).collect()))
         .collect();
     let expected = [
-        ("CredentialService", vec!["IssueCredential"]),
-        ("RevocationService", vec!["IntrospectCredential"]),
+        ("AuditService", vec!["ListEvents", "TailEvents"]),
+        ("CredentialService", vec!["IssueCredential", "RenewCredential", "ReturnCredential", "DelegateTask"]),
+        ("LeaseService", vec!["GetLease", "ListLeases", "RevokeLease", "RevokeLeases"]),
+        ("LockService", vec!["CreateLock", "GetLock", "ListLocks", "LiftLock"]),
+        ("RevocationService", vec!["IntrospectCredential", "WatchRevocations"]),
         ("TaskService", vec!["CreateTask", "GetTask", "ListTasks", "CompleteTask", "FailTask", "CancelTask"]),
     ];
     let expected: BTreeMap<String, Vec<String>> = expected
@@ -146,6 +150,16 @@ fn no_debug_output_shows_a_secret() {
             }
         ),
         format!("{:?}", IntrospectCredentialRequest { token: secret(), min_revision: None }),
+        format!(
+            "{:?}",
+            RenewCredentialRequest { dpop_proof: Some(secret()), ..RenewCredentialRequest::default() }
+        ),
+        format!(
+            "{:?}",
+            ReturnCredentialRequest { dpop_proof: Some(secret()), ..ReturnCredentialRequest::default() }
+        ),
+        format!("{:?}", DelegateTaskRequest { dpop_proof: Some(secret()), ..DelegateTaskRequest::default() }),
+        format!("{:?}", DelegateTaskResponse { task: None, claim: Some(secret()) }),
     ];
     for text in shown {
         assert!(text.contains("[redacted]") && !text.contains("s3cr3t"), "{text}");
