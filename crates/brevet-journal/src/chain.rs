@@ -49,6 +49,30 @@ impl fmt::Debug for ChainHash {
     }
 }
 
+/// A place in the chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// The revision.
+    pub revision: Revision,
+    /// Its chain hash.
+    pub chain: ChainHash,
+}
+
+impl Link {
+    /// The place before the first record.
+    #[must_use]
+    pub fn genesis(incarnation: Incarnation) -> Self {
+        Self { revision: Revision::ZERO, chain: ChainHash::genesis(incarnation) }
+    }
+
+    /// The place of the record that follows this one.
+    #[must_use]
+    pub fn next(&self, body: &[u8]) -> Self {
+        let revision = self.revision.next();
+        Self { revision, chain: self.chain.link(revision, body) }
+    }
+}
+
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for part in parts {

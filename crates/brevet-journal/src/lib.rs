@@ -27,7 +27,7 @@ use brevet_core::revision::{Basis, Incarnation, Revision};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-pub use crate::chain::ChainHash;
+pub use crate::chain::{ChainHash, Link};
 pub use crate::progress::{Durable, Progress, Sealed, Sealing, Ticket, TicketError};
 pub use crate::tail::{Cursor, Tail, TailError};
 
@@ -46,6 +46,12 @@ pub trait Journal: Send + Sync {
 
     /// Where the journal stands.
     fn head(&self) -> Head;
+
+    /// The newest durable record's place in the chain, as one pair: what a signed statement of the head says. It is
+    /// never behind [`Head::durable`] as somebody has seen it before.
+    fn durable_head(&self) -> Link {
+        self.progress().head()
+    }
 
     /// How far it is durable, and who waits for that.
     fn progress(&self) -> &Arc<Progress>;

@@ -14,6 +14,8 @@ use std::task::{Context, Poll, Waker};
 use brevet_core::revision::Revision;
 use thiserror::Error;
 
+use crate::chain::Link;
+
 /// The journal takes nothing any more. What was queued and is not durable was told to nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the journal is sealed")]
@@ -38,20 +40,21 @@ pub struct Progress {
     waiting: Mutex<Waiting>,
 }
 
-#[derive(Default)]
 struct Waiting {
+    /// The newest durable record. The revision alone is in the atomic as well.
+    head: Link,
     next_key: u64,
     wakers: BTreeMap<(Revision, u64), Waker>,
 }
 
 impl Progress {
-    /// Durable up to a revision.
+    /// Durable up to a place in the chain.
     #[must_use]
-    pub fn new(durable: Revision) -> Arc<Self> {
+    pub fn new(head: Link) -> Arc<Self> {
         Arc::new(Self {
-            durable: AtomicU64::new(durable.0),
+            durable: AtomicU64::new(head.revision.0),
             sealed: AtomicBool::new(false),
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting { head, next_key: 0, wakers: BTreeMap::new() }),
         })
     }
 
@@ -61,17 +64,27 @@ impl Progress {
         Revision(self.durable.load(Ordering::Acquire))
     }
 
+    /// The newest durable record's place in the chain.
+    #[must_use]
+    pub fn head(&self) -> Link {
+        self.waiting().head
+    }
+
     /// Whether the journal takes nothing any more.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
         self.sealed.load(Ordering::Acquire)
     }
 
-    /// States that everything up to a revision is durable. For implementations of the journal.
-    pub fn advance(&self, to: Revision) {
-        self.durable.fetch_max(to.0, Ordering::AcqRel);
+    /// States that everything up to a place in the chain is durable. For implementations of the journal.
+    pub fn advance(&self, to: Link) {
         let mut waiting = self.waiting();
-        let later = waiting.wakers.split_off(&(to.next(), 0));
+        if to.revision > waiting.head.revision {
+            // In this order, so that nobody who saw the revision finds an older head.
+            waiting.head = to;
+            self.durable.store(to.revision.0, Ordering::Release);
+        }
+        let later = waiting.wakers.split_off(&(to.revision.next(), 0));
         let ready = std::mem::replace(&mut waiting.wakers, later);
         drop(waiting);
         ready.into_values().for_each(Waker::wake);

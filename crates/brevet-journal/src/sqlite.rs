@@ -25,7 +25,6 @@ use brevet_core::revision::{Incarnation, Revision};
 use brevet_core::time::Timestamp;
 use tokio::sync::oneshot;
 
-use crate::order::Order;
 use crate::progress::{Progress, Sealed, Ticket};
 use crate::sqlite::queue::{Limits, Question, Shared};
 use crate::sqlite::store::Files;
@@ -50,7 +49,8 @@ pub struct Options {
     /// Below this much free space nothing that grows is recorded; a file of this size is kept for endings besides.
     /// Until three times as much was free once, the reserve is not taken and nothing that grows is recorded.
     pub reserve_bytes: u64,
-    /// How long, in microseconds, a commit waits for those who were answered by the last. Zero: never.
+    /// How long, in microseconds, a commit waits at most for those who were answered by the last, if they were many.
+    /// For a few it waits less, for a single one not at all. Zero: never.
     pub commit_window_micros_max: u32,
     /// How many records may wait for the disk; for what grows half as many, for denials three quarters.
     pub queue_records_max: usize,
@@ -71,7 +71,7 @@ impl Options {
         Self {
             dir: dir.into(),
             reserve_bytes: 64 << 20,
-            commit_window_micros_max: 1_000,
+            commit_window_micros_max: 4_000,
             queue_records_max: 16_384,
             queue_bytes_max: 64 << 20,
             checkpoint_records: 10_000,
@@ -100,7 +100,7 @@ impl Sqlite {
             commit_window: Duration::from_micros(options.commit_window_micros_max.into()),
             recent_bytes_max: options.recent_bytes_max,
         };
-        let shared = Arc::new(Shared::new(Order::after(writer.head.revision, control), limits));
+        let shared = Arc::new(Shared::new(writer.head, control, limits));
         shared.set_ample(writer.reserve.look());
         let identity = writer.identity;
         let owned = Arc::clone(&shared);

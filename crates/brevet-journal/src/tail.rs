@@ -4,22 +4,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use brevet_core::revision::{Incarnation, Revision};
+pub use brevet_core::revision::Cursor;
+use brevet_core::revision::Revision;
 use thiserror::Error;
 
 use crate::{Journal, ReadError, Record, Sealed};
 
 /// How many records are fetched at once.
 const FETCH: usize = 256;
-
-/// A place in one life of a journal: everything up to the revision has been seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cursor {
-    /// The life of the journal.
-    pub incarnation: Incarnation,
-    /// The newest revision that has been seen.
-    pub revision: Revision,
-}
 
 /// Why records cannot be followed, or no further.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use brevet_core::revision::{Incarnation, Revision};
 use thiserror::Error;
 
-use crate::chain::ChainHash;
+use crate::chain::{ChainHash, Link};
 use crate::checkpoint::{Checkpoint, CheckpointKey};
 use crate::sqlite::Damage;
 use crate::sqlite::mark;
 use crate::sqlite::recovery::{is_in_use, load_snapshot};
-use crate::sqlite::store::{Files, Link, OpenStoreError, Store};
+use crate::sqlite::store::{Files, OpenStoreError, Store};
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,7 @@ use brevet_core::digest::StateDigest;
 use brevet_core::revision::{Incarnation, Revision};
 use brevet_journal::order::Order;
 use brevet_journal::{
-    AppendError, ChainHash, Entry, Head, Journal, Kind, Progress, ReadError, Record, Reply, SnapshotError,
-    Ticket,
+    AppendError, Entry, Head, Journal, Kind, Link, Progress, ReadError, Record, Reply, SnapshotError, Ticket,
 };
 
 /// A journal in memory. What is queued is durable at once, unless durability is held.
@@ -23,10 +22,11 @@ pub struct Memory {
 #[derive(Debug)]
 struct State {
     order: Order,
+    /// The newest queued record.
+    head: Link,
     /// Every record with whether it was a control change, the first one at `oldest`.
     records: Vec<(Arc<Record>, bool)>,
     oldest: Revision,
-    chain: ChainHash,
     snapshot: Option<(Revision, Vec<u8>)>,
     held: bool,
     full: bool,
@@ -39,12 +39,12 @@ impl Memory {
     pub fn new(incarnation: Incarnation) -> Self {
         Self {
             incarnation,
-            progress: Progress::new(Revision::ZERO),
+            progress: Progress::new(Link::genesis(incarnation)),
             state: Mutex::new(State {
                 order: Order::after(Revision::ZERO, Revision::ZERO),
+                head: Link::genesis(incarnation),
                 records: Vec::new(),
                 oldest: Revision(1),
-                chain: ChainHash::genesis(incarnation),
                 snapshot: None,
                 held: false,
                 full: false,
@@ -62,12 +62,16 @@ impl Memory {
     pub fn release(&self) {
         let mut state = self.state();
         state.held = false;
-        self.progress.advance(state.order.newest());
+        self.progress.advance(state.head);
     }
 
     /// What is queued up to a revision becomes durable; the rest is still held.
     pub fn release_to(&self, revision: Revision) {
-        self.progress.advance(revision.min(self.state().order.newest()));
+        let state = self.state();
+        let released = state.records.iter().rev().find(|(record, _)| record.revision <= revision);
+        if let Some((record, _)) = released {
+            self.progress.advance(Link { revision: record.revision, chain: record.chain });
+        }
     }
 
     /// The next commit fails: the journal is sealed, and what is queued and not durable is lost.
@@ -110,18 +114,17 @@ impl Memory {
     /// The journal as a crash leaves it for the next process: what was not durable is gone, and so are the faults.
     #[must_use]
     pub fn after_crash(&self) -> Self {
-        let durable = self.progress.durable();
+        let head = self.progress.head();
         let state = self.state();
-        let records: Vec<_> = state.records.iter().filter(|(r, _)| r.revision <= durable).cloned().collect();
+        let records: Vec<_> =
+            state.records.iter().filter(|(r, _)| r.revision <= head.revision).cloned().collect();
         let control = records.iter().rev().find(|(_, control)| *control).map(|(record, _)| record.revision);
         Self {
             incarnation: self.incarnation,
-            progress: Progress::new(durable),
+            progress: Progress::new(head),
             state: Mutex::new(State {
-                order: Order::after(durable, control.unwrap_or(Revision::ZERO)),
-                chain: records
-                    .last()
-                    .map_or(ChainHash::genesis(self.incarnation), |(record, _)| record.chain),
+                order: Order::after(head.revision, control.unwrap_or(Revision::ZERO)),
+                head,
                 records,
                 oldest: state.oldest,
                 snapshot: state.snapshot.clone(),
@@ -148,14 +151,14 @@ impl Journal for Memory {
         }
         let revision = state.order.assign(&entry.kind)?;
         fold(revision);
-        state.chain = state.chain.link(revision, &entry.body);
-        let record = Record { revision, chain: state.chain, body: entry.body };
+        state.head = state.head.next(&entry.body);
+        let record = Record { revision, chain: state.head.chain, body: entry.body };
         state.records.push((Arc::new(record), matches!(entry.kind, Kind::Control { .. })));
         let ticket = Ticket::new(&self.progress, revision);
         if state.fails {
             self.progress.seal();
         } else if !state.held {
-            self.progress.advance(revision);
+            self.progress.advance(state.head);
         }
         Ok(ticket)
     }

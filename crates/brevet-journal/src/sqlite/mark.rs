@@ -1,20 +1,19 @@
 //! The head mark: the last acknowledged revision and its chain hash, in a small file beside the database.
 //!
 //! SQLite cannot tell a damaged acknowledged frame of its log from a torn tail, and opens cleanly with fewer commits.
-//! The mark can. It is written after a commit and before its answers, and synced while the next commit runs: after a
-//! loss of power it may be one batch behind, never ahead. Two slots take turns, each in a block of its own.
+//! The mark can. It is written after a commit and before its answers, so a process that is killed leaves it exact. It
+//! is synced after every [`UNSYNCED_MAX`] commits, and when the journal comes to rest: after a loss of power it may be
+//! that many commits behind, never ahead. Two slots take turns, each in a block of its own.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 use brevet_core::revision::{Incarnation, Revision};
 
-use crate::chain::{ChainHash, sha256};
-use crate::sqlite::store::{Link, sync_dir};
+use crate::chain::{ChainHash, Link, sha256};
+use crate::sqlite::store::sync_dir;
 
 /// What a mark says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +21,10 @@ pub(crate) struct Mark {
     pub(crate) incarnation: Incarnation,
     pub(crate) acknowledged: Link,
 }
+
+/// After how many commits the mark is synced: that costs as much as one of them, and what an older mark fails to show
+/// takes both, a loss of power and damage to the commits just before it.
+pub(crate) const UNSYNCED_MAX: u32 = 16;
 
 const SLOT: u64 = 4096;
 const SIZE: u64 = 2 * SLOT;
@@ -98,115 +101,58 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Writes marks, and syncs each on a thread of its own while the next batch is being committed.
+/// Writes marks into one slot until they are synced, then into the other.
 #[derive(Debug)]
 pub(crate) struct Marker {
     incarnation: Incarnation,
-    file: Arc<File>,
+    file: File,
     second_slot: bool,
-    turn: Arc<Turn>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Turn {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default, PartialEq)]
-enum State {
-    #[default]
-    Clean,
-    Dirty,
-    Failed,
-    Ended,
-}
-
-impl Turn {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_while(&self, state: &State) -> MutexGuard<'_, State> {
-        self.changed.wait_while(self.state(), |now| now == state).unwrap_or_else(PoisonError::into_inner)
-    }
+    /// Marks written since the last sync.
+    unsynced: u32,
 }
 
 impl Marker {
     /// Takes over the file and has it say where the store begins now.
     pub(crate) fn open(path: &Path, found: Found, now: Link) -> io::Result<Self> {
-        let file = Arc::new(OpenOptions::new().read(true).write(true).open(path)?);
         let mut marker = Self {
             incarnation: found.mark.incarnation,
-            file,
+            file: OpenOptions::new().write(true).open(path)?,
             // INVARIANT: the slot that is overwritten is never the one that holds the newest synced mark.
             second_slot: !found.in_second_slot,
-            turn: Arc::default(),
-            thread: None,
+            unsynced: 0,
         };
-        marker.write(now)?;
+        // The newest mark that was found may be in the system's memory only.
         marker.file.sync_data()?;
-        let (file, turn) = (Arc::clone(&marker.file), Arc::clone(&marker.turn));
-        marker.thread = Some(
-            std::thread::Builder::new()
-                .name("journal-mark".into())
-                .spawn(move || sync_turns(&file, &turn))?,
-        );
+        marker.acknowledge(now)?;
+        marker.sync()?;
         Ok(marker)
     }
 
-    /// Writes the mark of a commit, once the one before is durable.
-    pub(crate) fn acknowledge(&mut self, link: Link) -> io::Result<()> {
-        if *self.turn.wait_while(&State::Dirty) != State::Clean {
-            return Err(io::Error::other("the head mark cannot be synced"));
-        }
-        self.write(link)
-    }
-
-    /// Has the mark synced in the background.
-    pub(crate) fn sync(&self) {
-        let mut state = self.turn.state();
-        if *state == State::Clean {
-            *state = State::Dirty;
-            self.turn.changed.notify_all();
-        }
-    }
-
-    fn write(&mut self, acknowledged: Link) -> io::Result<()> {
+    /// Writes the mark of a commit.
+    pub(crate) fn acknowledge(&mut self, acknowledged: Link) -> io::Result<()> {
         let mark = Mark { incarnation: self.incarnation, acknowledged };
         self.file.write_all_at(&mark.to_bytes(), if self.second_slot { SLOT } else { 0 })?;
-        self.second_slot = !self.second_slot;
+        self.unsynced += 1;
         Ok(())
     }
-}
 
-impl Drop for Marker {
-    fn drop(&mut self) {
-        *self.turn.wait_while(&State::Dirty) = State::Ended;
-        self.turn.changed.notify_all();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that syncs the head mark died");
-        }
+    /// Whether every mark is durable.
+    pub(crate) const fn is_synced(&self) -> bool {
+        self.unsynced == 0
     }
-}
 
-fn sync_turns(file: &File, turn: &Turn) {
-    loop {
-        if *turn.wait_while(&State::Clean) != State::Dirty {
-            return;
+    /// Whether as many marks were written as may be without a sync.
+    pub(crate) const fn is_due(&self) -> bool {
+        self.unsynced >= UNSYNCED_MAX
+    }
+
+    /// Makes the newest mark durable.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        if self.unsynced > 0 {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+            self.second_slot = !self.second_slot;
         }
-        let synced = file.sync_data();
-        if let Err(error) = &synced {
-            tracing::error!(%error, "cannot sync the head mark");
-        }
-        let failed = synced.is_err();
-        *turn.state() = if failed { State::Failed } else { State::Clean };
-        turn.changed.notify_all();
-        if failed {
-            return;
-        }
+        Ok(())
     }
 }

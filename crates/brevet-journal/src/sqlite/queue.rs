@@ -10,15 +10,13 @@ use brevet_core::digest::StateDigest;
 use brevet_core::revision::Revision;
 use tokio::sync::oneshot;
 
+use crate::chain::Link;
 use crate::order::Order;
 use crate::progress::{Progress, Ticket};
 use crate::{AppendError, Entry, Kind, ReadError, Record};
 
-/// How often a queue without work looks whether there is room again.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// Into how many naps the commit window is cut: after each it is seen whether waiting still pays.
-const NAPS: u32 = 8;
+/// A commit waits for so many records at most: beyond, what it costs by itself is a small part of what they cost.
+const GATHERED_MAX: u16 = 48;
 
 pub(crate) struct Shared {
     pub(crate) progress: Arc<Progress>,
@@ -44,8 +42,8 @@ struct Queue {
     bodies: Vec<Vec<u8>>,
     bytes: usize,
     questions: Vec<Question>,
-    /// The writer sleeps until it is called.
-    idle: bool,
+    /// The writer sleeps until so many records are queued.
+    sleeps_until: Option<usize>,
     closed: bool,
 }
 
@@ -69,15 +67,15 @@ struct Recent {
 }
 
 impl Shared {
-    pub(crate) fn new(order: Order, limits: Limits) -> Self {
+    pub(crate) fn new(head: Link, control: Revision, limits: Limits) -> Self {
         Self {
-            progress: Progress::new(order.newest()),
+            progress: Progress::new(head),
             queue: Mutex::new(Queue {
-                order,
+                order: Order::after(head.revision, control),
                 bodies: Vec::new(),
                 bytes: 0,
                 questions: Vec::new(),
-                idle: false,
+                sleeps_until: None,
                 closed: false,
             }),
             work: Condvar::new(),
@@ -154,32 +152,17 @@ impl Shared {
         self.scarce.store(scarce, Ordering::Relaxed);
     }
 
-    /// Waits for work and takes all of it.
+    /// Waits for work, for a time, and takes all of it.
     ///
     /// Those who were answered together tend to come back together: while fewer are queued than the last commit held,
-    /// and more keep coming, the commit window lets them join. A single caller never waits.
-    pub(crate) fn turn(&self, last_batch: usize) -> Turn {
-        let mut queue = self.queue();
-        if queue.is_empty() && !queue.closed {
-            queue.idle = true;
-            let waited = self.work.wait_timeout_while(queue, LOOK, |queue| queue.is_empty() && !queue.closed);
-            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
-            queue.idle = false;
-        }
-        let nap = self.limits.commit_window / NAPS;
-        if !nap.is_zero() {
-            for _ in 0..NAPS {
-                let gathered = queue.bodies.len();
-                if gathered == 0 || gathered >= last_batch || queue.closed {
-                    break;
-                }
-                drop(queue);
-                std::thread::sleep(nap);
-                queue = self.queue();
-                if queue.bodies.len() == gathered {
-                    break;
-                }
-            }
+    /// they are waited for, each for its share of the commit window. If they do not come, the commit holds fewer, and
+    /// the next one waits for fewer. A single caller never waits.
+    pub(crate) fn turn(&self, last_batch: usize, rest: Duration) -> Turn {
+        let mut queue = self.sleep(self.queue(), 1, rest);
+        if !queue.bodies.is_empty() {
+            let returning = u16::try_from(last_batch).unwrap_or(u16::MAX).min(GATHERED_MAX);
+            let share = self.limits.commit_window / u32::from(GATHERED_MAX);
+            queue = self.sleep(queue, returning.into(), share * u32::from(returning.saturating_sub(1)));
         }
         if queue.is_empty() {
             return if queue.closed { Turn::Close } else { Turn::Idle };
@@ -212,10 +195,28 @@ impl Shared {
         Some(recent.records.iter().skip(usize::try_from(skip).ok()?).take(limit).cloned().collect())
     }
 
-    fn call(&self, queue: MutexGuard<'_, Queue>) {
-        let idle = queue.idle;
-        drop(queue);
-        if idle {
+    /// Sleeps until so many records are queued, or something else is to be done, or the time is over.
+    fn sleep<'a>(
+        &self,
+        mut queue: MutexGuard<'a, Queue>,
+        records: usize,
+        time: Duration,
+    ) -> MutexGuard<'a, Queue> {
+        if !queue.calls_for(records) && !time.is_zero() {
+            queue.sleeps_until = Some(records);
+            let waited = self.work.wait_timeout_while(queue, time, |queue| !queue.calls_for(records));
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue.sleeps_until = None;
+        }
+        queue
+    }
+
+    /// Wakes the writer if it sleeps and has slept enough.
+    fn call(&self, mut queue: MutexGuard<'_, Queue>) {
+        if queue.sleeps_until.is_some_and(|records| queue.calls_for(records)) {
+            // Nobody else need call it too: that is a system call each time.
+            queue.sleeps_until = None;
+            drop(queue);
             self.work.notify_one();
         }
     }
@@ -232,5 +233,10 @@ impl Shared {
 impl Queue {
     fn is_empty(&self) -> bool {
         self.bodies.is_empty() && self.questions.is_empty()
+    }
+
+    /// Whether the writer is to be woken that sleeps until so many records are queued.
+    fn calls_for(&self, records: usize) -> bool {
+        self.bodies.len() >= records || !self.questions.is_empty() || self.closed
     }
 }

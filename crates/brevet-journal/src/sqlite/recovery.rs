@@ -17,11 +17,11 @@ use brevet_core::sabotage;
 use nix::unistd::geteuid;
 use thiserror::Error;
 
-use crate::chain::ChainHash;
+use crate::chain::{ChainHash, Link};
 use crate::checkpoint::CheckpointSigner;
 use crate::sqlite::mark::{self, Found, Mark, Marker};
 use crate::sqlite::space::Reserve;
-use crate::sqlite::store::{Damage, Files, Identity, Link, OpenStoreError, SnapshotRow, Store};
+use crate::sqlite::store::{Damage, Files, Identity, OpenStoreError, SnapshotRow, Store};
 use crate::sqlite::writer::Writer;
 use crate::sqlite::{Clock, Options, Sqlite};
 
@@ -166,6 +166,12 @@ impl Recovery {
     #[must_use]
     pub const fn snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref()
+    }
+
+    /// Leaves the snapshot aside, for a program that cannot read it: every record is replayed.
+    #[must_use]
+    pub fn from_the_first_record(self) -> Self {
+        Self { base: Link::genesis(self.identity.incarnation), snapshot: None, ..self }
     }
 
     /// Hands out every record behind the snapshot in order, each checked against the chain.

@@ -22,7 +22,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params}
 use thiserror::Error;
 
 use crate::Record;
-use crate::chain::{ChainHash, sha256};
+use crate::chain::{ChainHash, Link, sha256};
 use crate::checkpoint::{Checkpoint, SignedCheckpoint};
 
 /// The layout of the files in the state directory.
@@ -135,19 +135,6 @@ impl Identity {
             &self.incarnation.0.to_be_bytes(),
             &self.epoch.to_be_bytes(),
         ])
-    }
-}
-
-/// A place in the chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Link {
-    pub(crate) revision: Revision,
-    pub(crate) chain: ChainHash,
-}
-
-impl Link {
-    pub(crate) fn genesis(incarnation: Incarnation) -> Self {
-        Self { revision: Revision::ZERO, chain: ChainHash::genesis(incarnation) }
     }
 }
 

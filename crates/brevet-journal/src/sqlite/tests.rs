@@ -5,10 +5,10 @@ use std::path::Path;
 use super::writer::WriteError;
 use super::*;
 use crate::Kind;
-use crate::chain::ChainHash;
+use crate::chain::{ChainHash, Link};
 use crate::checkpoint::{CheckpointSigner, Signature, SigningFailed};
-use crate::sqlite::mark::{Mark, Marker};
-use crate::sqlite::store::Link;
+use crate::sqlite::mark::{Mark, Marker, UNSYNCED_MAX};
+use crate::sqlite::queue::Turn;
 
 struct NoKey;
 
@@ -40,7 +40,8 @@ fn f4_on_a_full_disk_the_reserve_is_given_up_once_and_then_the_journal_ends() {
     let pages: i64 = writer.store.connection().query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
     writer.store.connection().pragma_update(None, "max_page_count", pages).unwrap();
     let shared = Shared::new(
-        Order::after(Revision::ZERO, Revision::ZERO),
+        Link::genesis(Incarnation(1)),
+        Revision::ZERO,
         Limits {
             queue_records_max: 9,
             queue_bytes_max: 1 << 20,
@@ -62,7 +63,7 @@ fn r1_what_grows_makes_way_for_denials_and_both_for_what_ends() {
         commit_window: Duration::ZERO,
         recent_bytes_max: 0,
     };
-    let shared = Shared::new(Order::after(Revision::ZERO, Revision::ZERO), limits);
+    let shared = Shared::new(Link::genesis(Incarnation(1)), Revision::ZERO, limits);
     shared.set_ample(true);
     // Nobody takes from this queue, so it fills up by bytes: to a half, to three quarters, to the end.
     let fill = |kind: Kind, grows: bool| {
@@ -74,7 +75,7 @@ fn r1_what_grows_makes_way_for_denials_and_both_for_what_ends() {
     assert_eq!(fill(Kind::Denial, false), (1, AppendError::Busy));
     assert_eq!(fill(Kind::Note, false), (1, AppendError::Busy));
 
-    let shared = Shared::new(Order::after(Revision::ZERO, Revision::ZERO), limits);
+    let shared = Shared::new(Link::genesis(Incarnation(1)), Revision::ZERO, limits);
     shared.set_scarce(true);
     let append =
         |kind| shared.append(Entry { kind, grows: false, body: Vec::new() }, &mut |_| {}).map(|_| ());
@@ -82,20 +83,61 @@ fn r1_what_grows_makes_way_for_denials_and_both_for_what_ends() {
     assert_eq!(append(Kind::Note), Ok(()));
 }
 
+#[test]
+fn a_commit_waits_for_those_who_were_answered_by_the_last() {
+    // Each share of this window is longer than the test may take.
+    let limits = Limits {
+        queue_records_max: 1 << 10,
+        queue_bytes_max: 1 << 20,
+        commit_window: Duration::from_secs(1 << 20),
+        recent_bytes_max: 0,
+    };
+    let shared = Shared::new(Link::genesis(Incarnation(1)), Revision::ZERO, limits);
+    let append = |body: u8| {
+        let entry = Entry { kind: Kind::Note, grows: false, body: vec![body] };
+        drop(shared.append(entry, &mut |_| {}).unwrap());
+    };
+    let turn = |last_batch| match shared.turn(last_batch, Duration::from_secs(1 << 20)) {
+        Turn::Work { bodies, questions } => (bodies.concat(), questions.len()),
+        _ => panic!("no work"),
+    };
+    // Nobody waits for a single caller, nor for more than come together.
+    for alone in [0, 1] {
+        append(alone);
+        assert_eq!(turn(alone.into()), (vec![alone], 0));
+    }
+    (0..60).for_each(append);
+    assert_eq!(turn(200).0.len(), 60);
+    // Four come back one by one: one commit.
+    std::thread::scope(|scope| {
+        let gathering = scope.spawn(|| turn(4));
+        (0..4).for_each(append);
+        assert_eq!(gathering.join().unwrap(), (vec![0, 1, 2, 3], 0));
+    });
+    // A question does not wait for them, and neither does the end.
+    append(9);
+    let (answer, _coming) = oneshot::channel();
+    shared.ask(Question::Read { after: Revision::ZERO, limit: 1, answer });
+    assert_eq!(turn(4), (vec![9], 1));
+    append(8);
+    shared.close();
+    assert_eq!(turn(4), (vec![8], 0));
+}
+
 fn link(revision: u64) -> Link {
     Link { revision: Revision(revision), chain: ChainHash::from_bytes([revision as u8; 32]) }
 }
 
 #[test]
-fn a_torn_slot_leaves_the_mark_before_it() {
+fn a_torn_slot_leaves_the_mark_that_was_synced_before_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("mark");
     let mut found = mark::create(&path, Mark { incarnation: Incarnation(1), acknowledged: link(0) }).unwrap();
-    for start in [1, 4, 7] {
+    for start in [1, 41, 81] {
         let mut marker = Marker::open(&path, found, link(start)).unwrap();
-        for revision in start + 1..start + 3 {
+        let mut synced = start;
+        for revision in start + 1..start + 40 {
             marker.acknowledge(link(revision)).unwrap();
-            marker.sync();
             let newest = mark::read(&path).unwrap().unwrap();
             assert_eq!(newest.mark.acknowledged, link(revision));
             let copy = dir.path().join("copy");
@@ -107,9 +149,16 @@ fn a_torn_slot_leaves_the_mark_before_it() {
                 seen.push(mark::read(&copy).unwrap().unwrap().mark.acknowledged.revision.0);
             }
             seen.sort_unstable();
-            assert_eq!(seen, [revision - 1, revision]);
+            assert_eq!(seen, [synced, revision]);
+            assert!(revision - synced <= u64::from(UNSYNCED_MAX));
+            if marker.is_due() {
+                marker.sync().unwrap();
+                synced = revision;
+            }
         }
+        // Not synced: the next process finds what this one wrote last, and keeps it until its own mark is durable.
         drop(marker);
         found = mark::read(&path).unwrap().unwrap();
+        assert_eq!(found.mark.acknowledged, link(start + 39));
     }
 }

@@ -2,23 +2,31 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use brevet_core::revision::Revision;
 use brevet_core::sabotage;
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+use crate::chain::Link;
 use crate::checkpoint::{Checkpoint, CheckpointSigner, SignedCheckpoint, SigningFailed};
 use crate::sqlite::Clock;
 use crate::sqlite::mark::Marker;
 use crate::sqlite::queue::{Question, Shared, Turn};
 use crate::sqlite::recovery::Lock;
 use crate::sqlite::space::Reserve;
-use crate::sqlite::store::{Damage, Identity, Link, SnapshotRow, Store};
+use crate::sqlite::store::{Damage, Identity, SnapshotRow, Store};
 use crate::{ReadError, Record};
 
 /// How many snapshots are kept: the newest, and the one before.
 const SNAPSHOTS: usize = 2;
+
+/// How often a queue without work looks whether there is room again.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// After so long without work the head mark is synced.
+const REST: Duration = Duration::from_millis(20);
 
 /// What the thread owns.
 pub(crate) struct Writer {
@@ -68,45 +76,53 @@ impl Writer {
     fn turns(&mut self, shared: &Shared) -> Result<(), WriteError> {
         let mut last_batch = 0;
         loop {
-            match shared.turn(last_batch) {
-                Turn::Idle => {}
+            let rest = if self.marker.is_synced() { LOOK } else { REST };
+            match shared.turn(last_batch, rest) {
+                Turn::Idle => {
+                    last_batch = 0;
+                    self.marker.sync()?;
+                }
                 Turn::Work { bodies, questions } => {
-                    last_batch = bodies.len();
                     if !bodies.is_empty() {
+                        last_batch = bodies.len();
                         self.write(bodies, shared)?;
                     }
                     for question in questions {
                         self.answer(question)?;
                     }
                 }
-                Turn::Close => return self.checkpoint(),
+                Turn::Close => {
+                    self.marker.sync()?;
+                    return self.checkpoint();
+                }
             }
             shared.set_ample(self.reserve.look());
             shared.set_scarce(self.reserve.is_given_up());
         }
     }
 
-    pub(crate) fn write(&mut self, bodies: Vec<Vec<u8>>, shared: &Shared) -> Result<(), WriteError> {
+    pub(crate) fn write(&mut self, mut bodies: Vec<Vec<u8>>, shared: &Shared) -> Result<(), WriteError> {
+        if sabotage::on("commits_disorder") {
+            bodies.reverse();
+        }
         let mut head = self.head;
         let records: Vec<Arc<Record>> = bodies
             .into_iter()
             .map(|body| {
-                let revision = head.revision.next();
-                head = Link { revision, chain: head.chain.link(revision, &body) };
-                Arc::new(Record { revision, chain: head.chain, body })
+                head = head.next(&body);
+                Arc::new(Record { revision: head.revision, chain: head.chain, body })
             })
             .collect();
         if sabotage::on("ack_before_fsync") {
-            shared.progress.advance(head.revision);
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            shared.progress.advance(head);
+            std::thread::sleep(Duration::from_millis(2));
         }
         self.commit(&records, head)?;
         // INVARIANT: committed, then marked, then told.
         self.marker.acknowledge(head)?;
         shared.remember(records);
-        shared.progress.advance(head.revision);
-        self.marker.sync();
-        Ok(())
+        shared.progress.advance(head);
+        if self.marker.is_due() { Ok(self.marker.sync()?) } else { Ok(()) }
     }
 
     /// Commits records, and a checkpoint behind them if one is due.

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use brevet_core::digest::StateDigest;
 use brevet_core::revision::Revision;
-use brevet_journal::sqlite::{Damage, OpenError, Sqlite};
+use brevet_journal::sqlite::{Damage, OpenError, Replayed, Sqlite};
 use brevet_journal::{Cursor, Journal, Tail, TailError};
 use brevet_testkit::journal::conformance::{control, tree};
 
@@ -173,6 +173,14 @@ fn a_restart_begins_at_the_newest_snapshot() {
     assert_eq!(found.records.iter().map(|record| record.revision.0).collect::<Vec<_>>(), [5]);
     assert_eq!(verified.head(), Revision(5));
     drop(verified);
+    // Whoever cannot read it has the records.
+    let mut all = 0;
+    let recovery = Sqlite::open(options(dir.path())).unwrap().from_the_first_record();
+    let count = |_: Replayed<'_>| {
+        all += 1;
+        Ok::<_, std::convert::Infallible>(())
+    };
+    assert_eq!((recovery.replay(count).unwrap().head(), all), (Revision(5), 5));
     let kept: Vec<_> = files(dir.path()).into_keys().filter(|name| name.contains("snapshot")).collect();
     assert_eq!(kept, ["journal.snapshot-3", "journal.snapshot-4"]);
     fs::remove_file(dir.path().join("journal.snapshot-4")).unwrap();

@@ -10,7 +10,9 @@ use std::task::Poll;
 use brevet_core::digest::StateDigest;
 use brevet_core::id::{Id, RootTaskId};
 use brevet_core::revision::{Basis, Incarnation, Revision};
-use brevet_journal::{AppendError, ChainHash, Cursor, Entry, Journal, Kind, SnapshotError, Tail, TailError};
+use brevet_journal::{
+    AppendError, ChainHash, Cursor, Entry, Journal, Kind, Link, SnapshotError, Tail, TailError,
+};
 
 /// Runs every check.
 pub fn run<J: Journal + 'static>(open: impl Fn() -> Arc<J>) {
@@ -22,6 +24,7 @@ pub fn run<J: Journal + 'static>(open: impl Fn() -> Arc<J>) {
     on(&|journal| Box::pin(t6_nothing_decided_before_a_control_change_is_recorded_behind_it(journal)));
     on(&|journal| Box::pin(u2_many_callers_get_one_order_without_gaps(journal)));
     on(&|journal| Box::pin(u3_the_chain_links_every_record(journal)));
+    on(&|journal| Box::pin(the_durable_head_is_one_place_in_the_chain(journal)));
     on(&|journal| Box::pin(w1_to_w5_a_tail_gives_every_record_once_in_order(journal)));
     on(&|journal| Box::pin(a_foreign_or_future_cursor_is_refused(journal)));
     on(&|journal| Box::pin(only_durable_state_is_kept_as_a_snapshot(journal)));
@@ -133,6 +136,36 @@ async fn u3_the_chain_links_every_record(journal: Arc<dyn Journal>) {
         }
     }
     assert!(journal.read(last, 7).await.unwrap().is_empty());
+}
+
+async fn the_durable_head_is_one_place_in_the_chain(journal: Arc<dyn Journal>) {
+    let mut expected = Link::genesis(journal.head().incarnation);
+    assert_eq!(journal.durable_head(), expected);
+    for turn in 0..20_u8 {
+        expected = expected.next(&[turn]);
+        assert_eq!(append(&*journal, note(&[turn])).await, expected.revision);
+        assert_eq!(journal.durable_head(), expected);
+    }
+    // While records are being written, it is never a revision with another's hash, and never behind what is known.
+    let mut seen = Vec::new();
+    std::thread::scope(|scope| {
+        let writing = scope
+            .spawn(|| (0..200_u8).for_each(|turn| drop(journal.append(note(&[turn]), &mut |_| ()).unwrap())));
+        while !writing.is_finished() {
+            let known = journal.head().durable;
+            let head = journal.durable_head();
+            assert!(head.revision >= known);
+            if seen.last() != Some(&head) {
+                seen.push(head);
+            }
+        }
+    });
+    for head in seen {
+        let before = Revision(head.revision.0 - 1);
+        let records = journal.read(before, 1).await.unwrap();
+        let found = records.first().map(|record| Link { revision: record.revision, chain: record.chain });
+        assert_eq!(found, Some(head));
+    }
 }
 
 async fn w1_to_w5_a_tail_gives_every_record_once_in_order(journal: Arc<dyn Journal>) {
