@@ -10,7 +10,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::digest::{CertificateDigest, Thumbprint};
 use ring::digest::{SHA256, digest};
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED,
+    EcdsaVerificationAlgorithm, UnparsedPublicKey,
+};
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 use x509_parser::prelude::FromDer;
@@ -222,11 +225,25 @@ impl PublicKey {
     /// Whether `signature`, in the fixed-length form of RFC 7518 §3.4, is this key's over `message`.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.verifies_by([&ECDSA_P256_SHA256_FIXED, &ECDSA_P384_SHA384_FIXED], message, signature)
+    }
+
+    /// The same for a signature in the form of RFC 3279 §2.2.3.
+    pub(crate) fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.verifies_by([&ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA384_ASN1], message, signature)
+    }
+
+    fn verifies_by(
+        &self,
+        [p256, p384]: [&'static EcdsaVerificationAlgorithm; 2],
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
         match &self.0 {
             Kind::Elliptic(curve, point) => {
                 let algorithm = match curve {
-                    Curve::P256 => &ECDSA_P256_SHA256_FIXED,
-                    Curve::P384 => &ECDSA_P384_SHA384_FIXED,
+                    Curve::P256 => p256,
+                    Curve::P384 => p384,
                 };
                 UnparsedPublicKey::new(algorithm, point).verify(message, signature).is_ok()
             }

@@ -6,6 +6,7 @@
 //!
 //! * [`trust`] holds the trust bundles, [`x509_svid`] judges certificate chains by them, and [`tls`] makes the
 //!   configurations under which such chains are presented.
+//! * [`csr`] takes the key out of a certification request, and nothing else.
 //! * [`jws`] reads signed tokens strictly. [`task_token`] and [`dpop`] are the two profiles of it.
 //! * [`key`] names public keys, [`jwk_set`] finds them, and [`json`] reads the JSON that all of these are made of.
 //!
@@ -13,6 +14,7 @@
 
 pub mod authorization_details;
 mod certificate;
+pub mod csr;
 pub mod dpop;
 pub mod json;
 pub mod jwk_set;

@@ -1,3 +1,5 @@
+use brevet_core::id::Id;
+use brevet_core::task_svid::TaskSvidId;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
@@ -450,6 +452,37 @@ fn t8_a_client_knows_the_broker_and_the_broker_refuses_itself() {
     assert_eq!(verdict.unwrap_err().reason(), "svid_profile");
     let foreign = [w.home.svid(&w.key, id.as_str())];
     assert_eq!(verify_server(&foreign, &trust, &id, NOW), Err(X509SvidError::Chain));
+}
+
+#[test]
+fn t8_the_svid_of_a_task_authenticates_its_agent_to_servers_and_nobody_to_the_broker() {
+    let w = world();
+    let own = trust_domain("broker.example");
+    let path = [1, 2].map(|n| Id::from_bytes([n; 16]));
+    let agent: SpiffeId = ID.parse().unwrap();
+    let id = TaskSvidId::write(&agent, &path, &own).unwrap();
+    // As the mint makes them: without a subject, and so with a critical name.
+    let spec = |root: &Root| Spec {
+        subject: der::seq(&[]),
+        names: extension(&[0x55, 0x1d, 17], true, &der::seq(&[uri(id.as_str())])),
+        serial: [&[0][..], &[0xff; 16]].concat(),
+        ..root.leaf(&w.key, id.as_str())
+    };
+    let minted = [spec(&w.own).sign(&w.own.key)];
+    assert_eq!(w.judge(&minted).unwrap_err(), "own_credential");
+    // Nor if the authority of a trusted domain signed it, or the agent's own SVID comes behind it.
+    assert_eq!(w.judge(&[spec(&w.home).sign(&w.home.key)]).unwrap_err(), "own_credential");
+    let both = [minted[0].clone(), w.leaf().sign(&w.home.key)];
+    assert_eq!(w.judge(&both).unwrap_err(), "own_credential");
+    // Nor for another trust domain's name: its bundle is not the broker's.
+    let disguised = Spec { names: alternative_names(&[uri(ID)]), ..spec(&w.own) };
+    assert_eq!(w.judge(&[disguised.sign(&w.own.key)]).unwrap_err(), "chain_invalid");
+    // Whoever trusts the broker's trust domain knows the agent and the task by it.
+    let trust = CallerTrust::new(trust_domain("server.example"), [(own.clone(), w.own.bundle())]).unwrap();
+    let caller = verify_chain(&minted, &trust, NOW).unwrap();
+    assert_eq!(caller.key(), w.key.public().thumbprint());
+    let task = TaskSvidId::parse(caller.spiffe_id(), &own).unwrap();
+    assert_eq!((task.agent(), task.path()), (&agent, &path[..]));
 }
 
 #[test]
