@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use brevet_core::digest::Thumbprint;
+use brevet_core::name::KeyId;
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::Timestamp;
 use rcgen::{
@@ -20,11 +22,11 @@ use ring::signature::{
 };
 use thiserror::Error;
 use x509_parser::certificate::X509Certificate;
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::parse_x509_certificate;
 use zeroize::Zeroizing;
 
-use crate::key::{KeyError, Point};
+use crate::key::{Curve, KeyError, Point};
 use crate::{key_file, pem};
 
 /// Certificates begin this much earlier than they are made, for peers whose clock is a little behind.
@@ -61,7 +63,7 @@ pub enum CertificateFault {
     /// Its signature is not its own key's.
     #[error("its signature does not verify")]
     Signature,
-    /// It is not marked as an authority that signs certificates.
+    /// It is not marked as an authority that signs certificates, or has no key identifier.
     #[error("it is not that of an authority")]
     NotAnAuthority,
     /// Its only URI is not the trust domain's SPIFFE ID without a path.
@@ -128,6 +130,7 @@ impl fmt::Debug for ServerCertificate {
 pub struct CaKey {
     pair: EcdsaKeyPair,
     point: Point,
+    key_id: KeyId,
     trust_domain: TrustDomain,
     certificate: Vec<u8>,
     end: Timestamp,
@@ -196,6 +199,18 @@ impl CaKey {
         self.end
     }
 
+    /// The key's identifier: the RFC 7638 thumbprint of its public half.
+    #[must_use]
+    pub const fn key_id(&self) -> &KeyId {
+        &self.key_id
+    }
+
+    /// The same thumbprint as a value.
+    #[must_use]
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.point.thumbprint()
+    }
+
     /// `x` and `y` of the public key in base64url (RFC 7518 §6.2.1).
     #[must_use]
     pub fn coordinates(&self) -> (&str, &str) {
@@ -239,10 +254,20 @@ impl CaKey {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        let leaf = self.sign(&params, &RcgenKey { pair: &subject.pair, rng }, rng)?;
+        Ok(ServerCertificate { chain: vec![leaf], key, end })
+    }
+
+    /// Signs a leaf for a subject's key, as DER.
+    pub(crate) fn sign(
+        &self,
+        leaf: &CertificateParams,
+        subject: &impl PublicKeyData,
+        rng: &SystemRandom,
+    ) -> Result<Vec<u8>, rcgen::Error> {
         let signer = RcgenKey { pair: &self.pair, rng };
         let issuer = Issuer::from_ca_cert_der(&self.certificate.as_slice().into(), &signer)?;
-        let leaf = params.signed_by(&RcgenKey { pair: &subject.pair, rng }, &issuer)?;
-        Ok(ServerCertificate { chain: vec![leaf.der().to_vec()], key, end })
+        Ok(leaf.signed_by(subject, &issuer)?.der().to_vec())
     }
 }
 
@@ -260,13 +285,14 @@ impl fmt::Debug for CaKey {
 struct AuthorityKey {
     pair: EcdsaKeyPair,
     point: Point,
+    key_id: KeyId,
 }
 
 impl AuthorityKey {
     fn from_pkcs8(pkcs8: &[u8], rng: &SystemRandom) -> Option<Self> {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8, rng).ok()?;
-        let point = Point::of_uncompressed(pair.public_key().as_ref())?;
-        Some(Self { pair, point })
+        let point = Point::of_uncompressed(Curve::P256, pair.public_key().as_ref())?;
+        Some(Self { pair, key_id: point.key_id()?, point })
     }
 
     fn self_signed(
@@ -278,7 +304,7 @@ impl AuthorityKey {
     ) -> Result<Vec<u8>, CaError> {
         let end = now.after(lifetime).floor_to_second();
         // The thumbprint makes the name unique, so that two authorities of one trust domain are told apart.
-        let name = format!("Brevet CA {}", self.point.thumbprint());
+        let name = format!("Brevet CA {}", self.key_id);
         let spiffe_id = SpiffeId::new(trust_domain, "").map_err(|_| CaError::Signature)?;
         let mut params = parameters(now, end, &name, rng)?;
         params.subject_alt_names = vec![uri(&spiffe_id)?];
@@ -296,8 +322,8 @@ impl AuthorityKey {
         now: Timestamp,
     ) -> Result<CaKey, CaError> {
         let end = check_certificate(&der, self.pair.public_key().as_ref(), trust_domain, now)?;
-        let Self { pair, point } = self;
-        Ok(CaKey { pair, point, trust_domain: trust_domain.clone(), certificate: der, end })
+        let Self { pair, point, key_id } = self;
+        Ok(CaKey { pair, point, key_id, trust_domain: trust_domain.clone(), certificate: der, end })
     }
 }
 
@@ -323,7 +349,16 @@ fn check_certificate(
         .ok()
         .flatten()
         .is_some_and(|usage| usage.critical && usage.value.key_cert_sign());
-    if !certificate.is_ca() || !signs_certificates || certificate.subject() != certificate.issuer() {
+    // RFC 5280 §4.2.1.2: what it signs refers to it by this.
+    let has_key_identifier = certificate
+        .extensions()
+        .iter()
+        .any(|extension| matches!(extension.parsed_extension(), ParsedExtension::SubjectKeyIdentifier(_)));
+    if !certificate.is_ca()
+        || !signs_certificates
+        || !has_key_identifier
+        || certificate.subject() != certificate.issuer()
+    {
         return Err(CertificateFault::NotAnAuthority);
     }
     let spiffe_id = SpiffeId::new(trust_domain, "").map_err(|_| CertificateFault::TrustDomain)?;

@@ -1,19 +1,50 @@
 //! Terms and permits for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use brevet_core::digest::{CertificateDigest, PolicyDigest, Thumbprint};
 use brevet_core::id::{Id, LeaseId, LeaseKey, RootTaskId, TaskId};
 use brevet_core::name::{ActionName, ArgumentName, AudienceName, KeyId};
+use brevet_core::public_key::PublicKey;
 use brevet_core::scope::{Constraint, Permission, Scope, Value};
-use brevet_core::spiffe_id::SpiffeId;
-use brevet_core::terms::{Content, TaskToken, Terms};
+use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
+use brevet_core::task_svid::TaskSvidId;
+use brevet_core::terms::{Content, TaskToken, Terms, X509Svid};
 use brevet_core::time::Timestamp;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
+use ring::rand::SystemRandom;
+
+use crate::ca::CaKey;
+use crate::key::Point;
 
 pub(crate) const ISSUER: &str = "https://brevet.example";
+
+pub(crate) fn own() -> TrustDomain {
+    "broker.example".parse().unwrap()
+}
+
+/// The authority of [`own`], which lives for a year from when the terms were drawn up.
+pub(crate) fn authority() -> CaKey {
+    let year = Duration::from_secs(365 * 86_400);
+    CaKey::ephemeral(&own(), Timestamp::from_seconds(1_800_000_000), year, &SystemRandom::new()).unwrap()
+}
+
+/// A key on P-256 or P-384 by its form. Whether its point is on the curve is for others to say.
+pub(crate) fn public_key(p384: bool, byte: u8) -> PublicKey {
+    let (prefix, length) = if p384 {
+        (&b"\x30\x76\x30\x10\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x22\x03\x62\x00\x04"[..], 96)
+    } else {
+        (&b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04"[..], 64)
+    };
+    PublicKey::from_der(&[prefix, &vec![byte; length]].concat()).unwrap()
+}
+
+pub(crate) fn thumbprint(key: &PublicKey) -> Thumbprint {
+    Point::of_spki(key.as_der()).unwrap().0.thumbprint()
+}
 
 pub(crate) fn id(n: u8) -> Id {
     Id::from_bytes([n; 16])
@@ -53,8 +84,24 @@ pub(crate) fn terms(key_id: &KeyId) -> Terms {
 }
 
 pub(crate) fn token_of(terms: &mut Terms) -> &mut TaskToken {
-    let Content::TaskToken(token) = &mut terms.content;
+    let Content::TaskToken(token) = &mut terms.content else { panic!("an svid") };
     token
+}
+
+/// The terms of an X.509-SVID for the same task.
+pub(crate) fn svid_terms(key_id: &KeyId) -> Terms {
+    let public_key = public_key(false, 7);
+    let spiffe_id = TaskSvidId::write(&spiffe_id("agent/b"), &[id(1), id(2)], &own()).unwrap();
+    Terms {
+        holder: thumbprint(&public_key),
+        content: Content::X509Svid(X509Svid { spiffe_id, public_key }),
+        ..terms(key_id)
+    }
+}
+
+pub(crate) fn svid_of(terms: &mut Terms) -> &mut X509Svid {
+    let Content::X509Svid(svid) = &mut terms.content else { panic!("a token") };
+    svid
 }
 
 fn any_id() -> impl Strategy<Value = Id> {
@@ -113,7 +160,7 @@ fn any_path() -> impl Strategy<Value = (Vec<Id>, Vec<SpiffeId>)> {
 }
 
 prop_compose! {
-    /// Terms of every form that a planner could draw up.
+    /// Terms of every token that a planner could draw up.
     pub(crate) fn any_terms()(
         (path, actors) in any_path(),
         (audience, scope) in any_scope(),
@@ -144,5 +191,22 @@ prop_compose! {
                 path,
             }),
         }
+    }
+}
+
+prop_compose! {
+    /// Terms of every X.509-SVID that a planner could draw up under an authority that never ends.
+    pub(crate) fn any_svid_terms()(
+        mut terms in any_terms(),
+        agent in any_spiffe_id(),
+        p384 in any::<bool>(),
+        byte in 0_u8..0xee,
+    ) -> Terms {
+        let public_key = public_key(p384, byte);
+        let path = std::mem::take(&mut token_of(&mut terms).path);
+        terms.holder = thumbprint(&public_key);
+        let spiffe_id = TaskSvidId::write(&agent, &path, &own()).unwrap();
+        terms.content = Content::X509Svid(X509Svid { spiffe_id, public_key });
+        terms
     }
 }

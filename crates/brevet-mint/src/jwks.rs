@@ -10,6 +10,16 @@ use crate::key::PublicJwk;
 /// The keys of task tokens as a JWK Set (RFC 7517 §5).
 #[must_use]
 pub fn task_tokens<'a>(keys: impl IntoIterator<Item = &'a PublicJwk>) -> String {
+    set_of(keys)
+}
+
+/// The keys of bookmarks as a JWK Set.
+#[must_use]
+pub fn bookmarks<'a>(keys: impl IntoIterator<Item = &'a PublicJwk>) -> String {
+    set_of(keys)
+}
+
+fn set_of<'a>(keys: impl IntoIterator<Item = &'a PublicJwk>) -> String {
     let keys: Vec<Value> = keys
         .into_iter()
         .map(|key| {

@@ -14,7 +14,7 @@ use brevet_core::proof::Recorded;
 use brevet_core::revision::Revision;
 use brevet_core::scope::{Constraint, Permission};
 use brevet_core::spiffe_id::SpiffeId;
-use brevet_core::terms::{Content, TaskToken, Terms};
+use brevet_core::terms::{TaskToken, Terms};
 use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -33,15 +33,19 @@ pub(crate) fn header(kid: &KeyId) -> String {
 }
 
 /// What is signed, with room for the signature.
-pub(crate) fn signing_input(header: &str, recorded: &Recorded) -> serde_json::Result<Zeroizing<String>> {
+pub(crate) fn signing_input(
+    header: &str,
+    recorded: &Recorded,
+    token: &TaskToken,
+) -> serde_json::Result<Zeroizing<String>> {
     // Without its signature this opens nothing, so only the token is destroyed.
     let mut claims = Vec::with_capacity(CLAIMS_CAPACITY);
-    serde_json::to_writer(&mut claims, &Claims::of(recorded))?;
+    serde_json::to_writer(&mut claims, &Claims::of(recorded, token))?;
     let capacity = header.len() + (claims.len() * 4).div_ceil(3) + SIGNATURE_TEXT;
-    let mut token = Zeroizing::new(String::with_capacity(capacity));
-    token.push_str(header);
-    URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
-    Ok(token)
+    let mut input = Zeroizing::new(String::with_capacity(capacity));
+    input.push_str(header);
+    URL_SAFE_NO_PAD.encode_string(&claims, &mut input);
+    Ok(input)
 }
 
 #[derive(Serialize)]
@@ -62,9 +66,8 @@ struct Claims<'a> {
 }
 
 impl<'a> Claims<'a> {
-    fn of(recorded: &'a Recorded) -> Self {
-        let Terms { id, key_id: _, issued_at, end, holder, policy, content } = recorded.terms();
-        let Content::TaskToken(token) = content;
+    fn of(recorded: &'a Recorded, token: &'a TaskToken) -> Self {
+        let Terms { id, key_id: _, issued_at, end, holder, policy, content: _ } = recorded.terms();
         let TaskToken { issuer, subject, actors, audience, scope, certificate, path } = token;
         Self {
             iss: issuer,

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use brevet_core::bookmark::Statement;
 use brevet_core::digest::Thumbprint;
 use brevet_core::name::KeyId;
 use ring::digest::{SHA256, digest};
@@ -20,9 +21,15 @@ pub use crate::key_file::KeyError;
 use crate::{key_file, pem};
 
 /// A SubjectPublicKeyInfo (RFC 5480 §2) of a P-256 key, up to its uncompressed point.
-const SPKI_PREFIX: [u8; 26] = [
+const P256_PREFIX: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
+/// The same of a P-384 key.
+const P384_PREFIX: &[u8] = &[
+    0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81,
+    0x04, 0x00, 0x22, 0x03, 0x62, 0x00,
 ];
 
 /// A key that signs task tokens; only a [`crate::signer::Signer`] uses it.
@@ -32,6 +39,10 @@ pub enum TaskTokens {}
 /// A key that signs checkpoints of the audit log.
 #[derive(Debug)]
 pub enum Checkpoints {}
+
+/// A key that signs bookmarks of revocation streams.
+#[derive(Debug)]
+pub enum Bookmarks {}
 
 /// The signature could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -106,7 +117,7 @@ impl<Purpose> SigningKey<Purpose> {
     /// The public half as a SubjectPublicKeyInfo in PEM (RFC 7468 §13).
     #[must_use]
     pub fn public_pem(&self) -> String {
-        pem::encode("PUBLIC KEY", &[&SPKI_PREFIX, self.public_point()].concat()).to_string()
+        pem::encode("PUBLIC KEY", &[P256_PREFIX, self.public_point()].concat()).to_string()
     }
 
     /// `r || s`, as JWS has it (RFC 7518 §3.4).
@@ -123,6 +134,16 @@ impl SigningKey<Checkpoints> {
     /// [`SigningFailed`] if the random number generator fails.
     pub fn sign(&self, checkpoint: &[u8], rng: &SystemRandom) -> Result<[u8; 64], SigningFailed> {
         self.signature(checkpoint, rng)
+    }
+}
+
+impl SigningKey<Bookmarks> {
+    /// Signs a bookmark: `r || s` over the bytes of its statement.
+    ///
+    /// # Errors
+    /// [`SigningFailed`] if the random number generator fails.
+    pub fn sign(&self, statement: &Statement, rng: &SystemRandom) -> Result<[u8; 64], SigningFailed> {
+        self.signature(&statement.to_bytes(), rng)
     }
 }
 
@@ -144,13 +165,12 @@ impl PublicJwk {
     /// The key of a SubjectPublicKeyInfo in DER. None if it is not an uncompressed point on P-256.
     #[must_use]
     pub fn from_spki(der: &[u8]) -> Option<Self> {
-        Self::of_point(der.strip_prefix(&SPKI_PREFIX)?)
+        Self::of_point(der.strip_prefix(P256_PREFIX)?)
     }
 
     fn of_point(uncompressed: &[u8]) -> Option<Self> {
-        let point = Point::of_uncompressed(uncompressed)?;
-        let kid = KeyId::parse(&point.thumbprint().to_string()).ok()?;
-        Some(Self { kid, point })
+        let point = Point::of_uncompressed(Curve::P256, uncompressed)?;
+        Some(Self { kid: point.key_id()?, point })
     }
 
     /// The key's identifier.
@@ -166,27 +186,66 @@ impl PublicJwk {
     }
 }
 
-/// A point on P-256, its coordinates in base64url.
+/// A curve that a holder's key may be on; the broker's own keys are on P-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Curve {
+    P256,
+    P384,
+}
+
+impl Curve {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+        }
+    }
+
+    const fn coordinate_bytes(self) -> usize {
+        match self {
+            Self::P256 => 32,
+            Self::P384 => 48,
+        }
+    }
+}
+
+/// A point, its coordinates in base64url. Whether it lies on its curve is not looked at here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Point {
+    pub(crate) curve: Curve,
     pub(crate) x: String,
     pub(crate) y: String,
 }
 
 impl Point {
     /// Takes the uncompressed form: `04 || x || y`.
-    pub(crate) fn of_uncompressed(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn of_uncompressed(curve: Curve, bytes: &[u8]) -> Option<Self> {
         let [4, coordinates @ ..] = bytes else { return None };
-        let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
-        Some(Self { x: URL_SAFE_NO_PAD.encode(x), y: URL_SAFE_NO_PAD.encode(y) })
+        let length = curve.coordinate_bytes();
+        let (x, y) = coordinates.split_at_checked(length).filter(|(_, y)| y.len() == length)?;
+        Some(Self { curve, x: URL_SAFE_NO_PAD.encode(x), y: URL_SAFE_NO_PAD.encode(y) })
+    }
+
+    /// Takes a SubjectPublicKeyInfo in DER, which leaves one spelling, and gives the uncompressed form as well.
+    pub(crate) fn of_spki(der: &[u8]) -> Option<(Self, &[u8])> {
+        [(Curve::P256, P256_PREFIX), (Curve::P384, P384_PREFIX)].into_iter().find_map(|(curve, prefix)| {
+            let uncompressed = der.strip_prefix(prefix)?;
+            Some((Self::of_uncompressed(curve, uncompressed)?, uncompressed))
+        })
     }
 
     /// RFC 7638 §3: the required members in lexical order, without white space.
     pub(crate) fn thumbprint(&self) -> Thumbprint {
-        let json = format!(r#"{{"crv":"P-256","kty":"EC","x":"{}","y":"{}"}}"#, self.x, self.y);
+        let Self { curve, x, y } = self;
+        let json = format!(r#"{{"crv":"{}","kty":"EC","x":"{x}","y":"{y}"}}"#, curve.name());
         let mut bytes = [0; 32];
         bytes.copy_from_slice(digest(&SHA256, json.as_bytes()).as_ref());
         Thumbprint::from_bytes(bytes)
+    }
+
+    /// The thumbprint as a key's identifier.
+    pub(crate) fn key_id(&self) -> Option<KeyId> {
+        KeyId::parse(&self.thumbprint().to_string()).ok()
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! [`plan::Planner`] turns a permit into the terms of a credential; the lease table has the journal hold them; a
 //! [`signer::Signer`] takes nothing but terms that the journal holds, signs them, and compares its product with
-//! them before anyone sees it. [`state_key`] makes the ids of root tasks and the one-time claims. [`key`] keeps the keys of tokens and checkpoints, [`ca`] the key of the broker's own
-//! trust domain, and [`jwks`] publishes what verifiers need of both.
+//! them before anyone sees it. [`state_key`] makes the ids of root tasks and the one-time claims. [`key`] keeps the
+//! keys of tokens and checkpoints, [`ca`] the key of the broker's own trust domain, and [`jwks`] publishes what
+//! verifiers need of both.
 
 pub mod ca;
 pub mod jwks;
@@ -18,3 +19,4 @@ mod check;
 mod fixture;
 mod jwt;
 mod pem;
+mod svid;

@@ -5,19 +5,22 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::name::KeyId;
 use brevet_core::proof::Recorded;
-use brevet_core::terms::{Content, Terms};
+use brevet_core::task_svid::TaskSvidId;
+use brevet_core::terms::{Content, Profile, TaskToken, Terms, X509Svid};
 use ring::rand::SystemRandom;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::key::{SigningKey, TaskTokens};
-use crate::{check, jwt};
+use crate::ca::CaKey;
+use crate::key::{Point, SigningKey, TaskTokens};
+use crate::{check, jwt, svid};
 
 /// The longest life that is ever signed, whatever policy and configuration say.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
@@ -31,7 +34,7 @@ pub enum SignError {
     /// The terms name another issuer.
     #[error("the terms name another issuer")]
     Issuer,
-    /// The life is zero, longer than [`LIFETIME_MAX`], or not in whole seconds.
+    /// The life is zero, longer than [`LIFETIME_MAX`], not in whole seconds, or beyond the authority's.
     #[error("the terms have a life that is not signed")]
     Lifetime,
     /// There is no audience, or the scope is empty or names another.
@@ -40,6 +43,15 @@ pub enum SignError {
     /// The terms name no agent.
     #[error("the terms name no agent")]
     Agent,
+    /// The SPIFFE ID is not one that this trust domain has for a task.
+    #[error("the spiffe id is not that of a task in this trust domain")]
+    SpiffeId,
+    /// The holder's key is not of an accepted kind, or is one of the signer's own.
+    #[error("the holder's key is not one that is certified")]
+    HolderKey,
+    /// The lease's key is no positive number.
+    #[error("the lease has no serial number")]
+    Serial,
     /// The claims could not be written.
     #[error("the claims could not be written")]
     Encoding,
@@ -47,20 +59,20 @@ pub enum SignError {
     #[error("the signature could not be made")]
     Signature,
     /// What was signed differs from the terms. It is destroyed.
-    #[error("the product differs from the terms in {claim}")]
+    #[error("the product differs from the terms in {field}")]
     ProductMismatch {
-        /// The claim that differs.
-        claim: &'static str,
+        /// The claim or field that differs.
+        field: &'static str,
     },
 }
 
 /// The future that [`Signer::sign`] gives.
 pub type Signing<'a> = Pin<Box<dyn Future<Output = Result<Credential, SignError>> + Send + 'a>>;
 
-/// Whatever holds the key of task tokens: a file, a token of hardware, another process.
+/// Whatever holds the keys of credentials: files, a token of hardware, another process.
 pub trait Signer: Send + Sync {
-    /// The key that it signs with.
-    fn key_id(&self) -> &KeyId;
+    /// The key that it signs credentials of this form with.
+    fn key_id(&self, profile: Profile) -> &KeyId;
 
     /// Signs terms that the journal holds.
     ///
@@ -69,10 +81,29 @@ pub trait Signer: Send + Sync {
     fn sign(&self, recorded: Recorded) -> Signing<'_>;
 }
 
-/// A signed credential that nobody has seen. It is destroyed when it is dropped.
+/// What was signed, to be handed to its holder.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Product {
+    /// A task token in compact form. It is destroyed when it is dropped.
+    TaskToken(Zeroizing<String>),
+    /// Certificates in DER, the SVID first. The authority itself is in the bundle, not in the chain.
+    X509Svid(Vec<Vec<u8>>),
+}
+
+/// Says which form it has and nothing else.
+impl fmt::Debug for Product {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TaskToken(_) => "TaskToken(..)",
+            Self::X509Svid(_) => "X509Svid(..)",
+        })
+    }
+}
+
+/// A signed credential that nobody has seen.
 pub struct Credential {
     recorded: Recorded,
-    token: Zeroizing<String>,
+    product: Product,
 }
 
 impl Credential {
@@ -82,16 +113,16 @@ impl Credential {
         &self.recorded
     }
 
-    /// The token.
+    /// The token or the certificates.
     #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.token
+    pub const fn product(&self) -> &Product {
+        &self.product
     }
 
-    /// The token, to be handed to its holder.
+    /// The token or the certificates, to be handed to their holder.
     #[must_use]
-    pub fn into_token(self) -> Zeroizing<String> {
-        self.token
+    pub fn into_product(self) -> Product {
+        self.product
     }
 }
 
@@ -102,42 +133,71 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A signer in this process, with the key in memory.
+/// A signer in this process, with both keys in memory.
 #[derive(Debug)]
 pub struct LocalSigner {
     key: SigningKey<TaskTokens>,
     issuer: String,
     header: String,
+    authority: Arc<CaKey>,
     rng: SystemRandom,
 }
 
 impl LocalSigner {
-    /// A signer of tokens of `issuer`, and of no others.
+    /// A signer of tokens of `issuer` and of X.509-SVIDs of the authority's trust domain, and of no others.
     #[must_use]
-    pub fn new(key: SigningKey<TaskTokens>, issuer: String, rng: SystemRandom) -> Self {
+    pub fn new(
+        key: SigningKey<TaskTokens>,
+        issuer: String,
+        authority: Arc<CaKey>,
+        rng: SystemRandom,
+    ) -> Self {
         let header = jwt::header(key.kid());
-        Self { key, issuer, header, rng }
+        Self { key, issuer, header, authority, rng }
     }
 
-    /// The key's public half is what verifiers need.
+    /// The public half of the tokens' key is what verifiers need.
     #[must_use]
     pub const fn key(&self) -> &SigningKey<TaskTokens> {
         &self.key
     }
 
     fn sign_now(&self, recorded: Recorded) -> Result<Credential, SignError> {
-        self.admit(recorded.terms())?;
-        let mut token = jwt::signing_input(&self.header, &recorded).map_err(|_| SignError::Encoding)?;
-        let signature = self.key.signature(token.as_bytes(), &self.rng).map_err(|_| SignError::Signature)?;
-        token.push('.');
-        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-        check::product(&token, &recorded).map_err(|claim| SignError::ProductMismatch { claim })?;
-        Ok(Credential { recorded, token })
+        let terms = recorded.terms();
+        self.admit(terms)?;
+        let product = match &terms.content {
+            Content::TaskToken(token) => {
+                self.admit_token(token)?;
+                Product::TaskToken(self.token(&recorded, token)?)
+            }
+            Content::X509Svid(svid) => {
+                self.admit_svid(terms, svid)?;
+                Product::X509Svid(vec![self.certificate(&recorded, svid)?])
+            }
+        };
+        Ok(Credential { recorded, product })
     }
 
-    /// The second wall: what this signer would not sign even if the journal holds it.
+    fn token(&self, recorded: &Recorded, token: &TaskToken) -> Result<Zeroizing<String>, SignError> {
+        let mut text = jwt::signing_input(&self.header, recorded, token).map_err(|_| SignError::Encoding)?;
+        let signature = self.key.signature(text.as_bytes(), &self.rng).map_err(|_| SignError::Signature)?;
+        text.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut text);
+        check::token::product(&text, recorded).map_err(|field| SignError::ProductMismatch { field })?;
+        Ok(text)
+    }
+
+    fn certificate(&self, recorded: &Recorded, svid: &X509Svid) -> Result<Vec<u8>, SignError> {
+        let certificate = svid::certificate(recorded.terms(), svid, &self.authority, &self.rng)
+            .ok_or(SignError::Signature)?;
+        check::svid::product(&certificate, recorded, &self.authority)
+            .map_err(|field| SignError::ProductMismatch { field })?;
+        Ok(certificate)
+    }
+
+    /// The second wall: what this signer would not sign even if the journal holds it, whatever the form.
     fn admit(&self, terms: &Terms) -> Result<(), SignError> {
-        if terms.key_id != *self.key.kid() {
+        if terms.key_id != *self.key_id(terms.profile()) {
             return Err(SignError::KeyId);
         }
         let whole =
@@ -146,7 +206,10 @@ impl LocalSigner {
         if !whole || lifetime.is_zero() || lifetime > LIFETIME_MAX {
             return Err(SignError::Lifetime);
         }
-        let Content::TaskToken(token) = &terms.content;
+        Ok(())
+    }
+
+    fn admit_token(&self, token: &TaskToken) -> Result<(), SignError> {
         if token.issuer != self.issuer {
             return Err(SignError::Issuer);
         }
@@ -162,11 +225,31 @@ impl LocalSigner {
         }
         Ok(())
     }
+
+    fn admit_svid(&self, terms: &Terms, svid: &X509Svid) -> Result<(), SignError> {
+        if terms.end > self.authority.end() {
+            return Err(SignError::Lifetime);
+        }
+        if TaskSvidId::parse(&svid.spiffe_id, self.authority.trust_domain()).is_none() {
+            return Err(SignError::SpiffeId);
+        }
+        let (point, _) = Point::of_spki(svid.public_key.as_der()).ok_or(SignError::HolderKey)?;
+        if [self.authority.thumbprint(), self.key.thumbprint()].contains(&point.thumbprint()) {
+            return Err(SignError::HolderKey);
+        }
+        if terms.id.key.0.as_bytes().iter().all(|byte| *byte == 0) {
+            return Err(SignError::Serial);
+        }
+        Ok(())
+    }
 }
 
 impl Signer for LocalSigner {
-    fn key_id(&self) -> &KeyId {
-        self.key.kid()
+    fn key_id(&self, profile: Profile) -> &KeyId {
+        match profile {
+            Profile::TaskToken => self.key.kid(),
+            Profile::X509Svid => self.authority.key_id(),
+        }
     }
 
     fn sign(&self, recorded: Recorded) -> Signing<'_> {

@@ -1,7 +1,9 @@
 //! The state key: makes what must come out the same at a retry and must not be guessed by anyone else.
 //!
-//! A root task's id is a keyed hash of who asked for it and under which request id, so that a retry finds its ledger
-//! without an index. Its one-time claim is a keyed hash of that id, so that a retry is told the same claim although
+//! A root task's id is a keyed hash of who asked for it, under which request id and on which day, so that a retry
+//! finds its ledger without an index, and no id is made again once its task is forgotten and its day is over. A
+//! delegated task's id is a keyed hash of its parent's and the request id, and a lock's of its creator and the request
+//! id. A task's one-time claim is a keyed hash of that id, so that a retry is told the same claim although
 //! the journal holds no more than the claim's digest.
 
 use std::fmt;
@@ -9,7 +11,7 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use brevet_core::id::{Id, RootTaskId};
+use brevet_core::id::{Id, LockId, RootTaskId, TaskId};
 use brevet_core::name::{RequestId, TenantName};
 use brevet_core::spiffe_id::SpiffeId;
 use ring::hmac;
@@ -48,18 +50,43 @@ impl StateKey {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &key)))
     }
 
-    /// The id of the root task that a caller opens under a request id.
+    /// The id of the root task that a caller opens under a request id on a day, counted from the epoch.
     #[must_use]
-    pub fn root_task_id(&self, tenant: &TenantName, caller: &SpiffeId, request_id: &RequestId) -> RootTaskId {
-        // None of the three can contain a zero byte, so no two triples are hashed alike.
-        let triple = [tenant.as_str(), caller.as_str(), request_id.as_str()].join("\0");
-        RootTaskId(Id::from_bytes(self.derive("root task", triple.as_bytes())))
+    pub fn root_task_id(
+        &self,
+        tenant: &TenantName,
+        caller: &SpiffeId,
+        request_id: &RequestId,
+        day: u64,
+    ) -> RootTaskId {
+        RootTaskId(
+            self.id("root task", &[tenant.as_str(), caller.as_str(), request_id.as_str(), &day.to_string()]),
+        )
     }
 
-    /// The one-time claim of a root task: 128 bits in base64url.
+    /// The id of the task that is delegated from another under a request id; none if chance gave it the root's.
     #[must_use]
-    pub fn claim(&self, root: RootTaskId) -> String {
-        URL_SAFE_NO_PAD.encode(self.derive("claim", root.0.as_bytes()))
+    pub fn child_task_id(&self, parent: TaskId, request_id: &RequestId) -> Option<TaskId> {
+        let node = self.id("child task", &[&parent.to_string(), request_id.as_str()]);
+        TaskId::child_of(parent.root(), node).ok()
+    }
+
+    /// The id of the lock that somebody creates under a request id.
+    #[must_use]
+    pub fn lock_id(&self, tenant: Option<&TenantName>, creator: &str, request_id: &RequestId) -> LockId {
+        let tenant = tenant.map_or("", TenantName::as_str);
+        LockId(self.id("lock", &[tenant, creator, request_id.as_str()]))
+    }
+
+    /// The one-time claim of a task: 128 bits in base64url.
+    #[must_use]
+    pub fn claim(&self, task: TaskId) -> String {
+        URL_SAFE_NO_PAD.encode(self.derive("claim", task.to_string().as_bytes()))
+    }
+
+    fn id(&self, label: &str, parts: &[&str]) -> Id {
+        // None of the parts can contain a zero byte, so no two lists are hashed alike.
+        Id::from_bytes(self.derive(label, parts.join("\0").as_bytes()))
     }
 
     fn derive(&self, label: &str, input: &[u8]) -> [u8; 16] {
@@ -85,17 +112,40 @@ mod tests {
         let key = StateKey::load_or_create(&path, &rng).unwrap();
         let tenant = TenantName::default();
         let id = |key: &StateKey, caller: &str, request: &str| {
-            key.root_task_id(&tenant, &caller.parse().unwrap(), &RequestId::parse(request).unwrap())
+            key.root_task_id(&tenant, &caller.parse().unwrap(), &RequestId::parse(request).unwrap(), 20_000)
         };
         let first = id(&key, "spiffe://td/a", "r1");
         let again = StateKey::load_or_create(&path, &rng).unwrap();
         assert_eq!(id(&again, "spiffe://td/a", "r1"), first);
-        assert_eq!(again.claim(first), key.claim(first));
+        let task = TaskId::root_of(first);
+        assert_eq!(again.claim(task), key.claim(task));
         assert_ne!(id(&key, "spiffe://td/a", "r2"), first);
         assert_ne!(id(&key, "spiffe://td/b", "r1"), first);
         let other = StateKey::load_or_create(&directory.path().join("other.key"), &rng).unwrap();
         assert_ne!(id(&other, "spiffe://td/a", "r1"), first);
-        assert_ne!(other.claim(first), key.claim(first));
+        assert_ne!(other.claim(task), key.claim(task));
+    }
+
+    #[test]
+    fn an_id_belongs_to_its_day_its_parent_and_its_kind() {
+        let directory = tempfile::tempdir().unwrap();
+        let key =
+            StateKey::load_or_create(&directory.path().join("state.key"), &SystemRandom::new()).unwrap();
+        let (tenant, request) = (TenantName::default(), RequestId::parse("r1").unwrap());
+        let caller = "spiffe://td/a".parse().unwrap();
+        let root = |day| key.root_task_id(&tenant, &caller, &request, day);
+        assert_eq!(root(20_000), root(20_000));
+        assert_ne!(root(20_000), root(20_001));
+        let parent = TaskId::root_of(root(1));
+        let child = key.child_task_id(parent, &request).unwrap();
+        assert_eq!(child.root(), parent.root());
+        assert_ne!(key.child_task_id(child, &request), Some(child));
+        assert_ne!(key.child_task_id(parent, &RequestId::parse("r2").unwrap()), Some(child));
+        assert_ne!(key.claim(child), key.claim(parent));
+        assert_ne!(
+            key.lock_id(Some(&tenant), "spiffe://td/a", &request),
+            key.lock_id(None, "spiffe://td/a", &request)
+        );
     }
 
     #[test]

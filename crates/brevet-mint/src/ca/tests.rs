@@ -1,10 +1,9 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use tempfile::TempDir;
-use x509_parser::extensions::ParsedExtension;
-
 use super::*;
+use rcgen::CustomExtension;
+use tempfile::TempDir;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_500);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -69,6 +68,8 @@ fn the_authority_follows_the_spiffe_profile() {
     assert_eq!(authority.end(), Timestamp::from_seconds(1_800_000_000 + 365 * 86_400));
     let common_name = certificate.subject().iter_common_name().next().unwrap().as_str().unwrap();
     assert!(common_name.starts_with("Brevet CA ") && common_name.len() <= 64, "{common_name}");
+    assert!(common_name.ends_with(authority.key_id().as_str()));
+    assert_eq!(authority.key_id().as_str(), authority.thumbprint().to_string());
     assert_eq!(certificate.subject(), certificate.issuer());
     let (subject, issuer) = key_ids(&certificate);
     assert_eq!(subject, issuer);
@@ -183,6 +184,7 @@ fn a_crash_between_key_and_certificate_leaves_an_authority() {
     fs::remove_file(&files.certificate).unwrap();
     let found = load(&files).unwrap();
     assert_eq!(found.coordinates(), made.coordinates());
+    assert_eq!(found.key_id(), made.key_id());
 }
 
 #[test]
@@ -223,19 +225,28 @@ fn files_that_do_not_belong_together_are_refused() {
 }
 
 #[test]
-fn a_leaf_of_the_same_key_is_no_authority() {
+fn a_leaf_of_the_same_key_is_no_authority_nor_is_one_without_a_key_identifier() {
     let (_directory, files) = place();
     load(&files).unwrap();
     let rng = SystemRandom::new();
     let pkcs8 = key_file::load_or_create(&files.key, &rng).unwrap();
     let key = AuthorityKey::from_pkcs8(&pkcs8, &rng).unwrap();
-    let mut params = parameters(NOW, NOW.after(YEAR), "leaf", &rng).unwrap();
-    params.subject_alt_names = vec![uri(&"spiffe://td.example".parse().unwrap()).unwrap()];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let leaf = params.self_signed(&RcgenKey { pair: &key.pair, rng: &rng }).unwrap();
-    fs::write(&files.certificate, pem::encode(CERTIFICATE, leaf.der()).as_str()).unwrap();
-    assert!(matches!(load(&files), Err(CaError::Certificate(CertificateFault::NotAnAuthority))));
+    let with = |is_ca: IsCa, extensions: Vec<CustomExtension>| {
+        let mut params = parameters(NOW, NOW.after(YEAR), "other", &rng).unwrap();
+        params.subject_alt_names = vec![uri(&"spiffe://td.example".parse().unwrap()).unwrap()];
+        params.is_ca = is_ca;
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.custom_extensions = extensions;
+        let made = params.self_signed(&RcgenKey { pair: &key.pair, rng: &rng }).unwrap();
+        fs::write(&files.certificate, pem::encode(CERTIFICATE, made.der()).as_str()).unwrap();
+        load(&files).map(drop)
+    };
+    let mut authority = CustomExtension::from_oid_content(&[2, 5, 29, 19], vec![0x30, 3, 1, 1, 0xff]);
+    authority.set_criticality(true);
+    for refused in [with(IsCa::ExplicitNoCa, vec![]), with(IsCa::NoCa, vec![authority])] {
+        assert!(matches!(refused, Err(CaError::Certificate(CertificateFault::NotAnAuthority))));
+    }
+    assert!(with(IsCa::Ca(BasicConstraints::Constrained(0)), vec![]).is_ok());
 }
 
 #[test]

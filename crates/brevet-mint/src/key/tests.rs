@@ -108,6 +108,7 @@ fn a_file_that_holds_something_else_is_refused_and_kept() {
 fn k2_the_kid_is_the_thumbprint_of_rfc_7638() {
     // The key and thumbprint of RFC 9449 §4.1 and §6.1.
     let point = Point {
+        curve: Curve::P256,
         x: "l8tFrhx-34tV3hRICRDY9zCkDlpBhF42UQUfWVAWBFs".into(),
         y: "9VE4jf_Ok_o64zbTTlcuNJajHmt6v9TDVrU0CdvGRDA".into(),
     };

@@ -6,8 +6,7 @@ use brevet_core::name::{AudienceName, PurposeCode, TaskType, TenantName};
 use brevet_core::proof::Evidence;
 use brevet_core::registry::{Enforcement, Role, SIGNATURE_LIFETIME_MAX};
 use brevet_core::request::{
-    CallerFacts, CredentialFacts, Obligations, PromptOrigin, Request, Resource, Sensitivity, TaskFacts,
-    Verification,
+    Ask, CallerFacts, Obligations, PromptOrigin, Request, Sensitivity, TaskContext, Verification,
 };
 use brevet_core::revision::{Basis, Revision};
 use brevet_core::scope::Scope;
@@ -15,23 +14,15 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fixture::{ISSUER, id, scope, spiffe_id};
+use crate::fixture::{ISSUER, authority, id, scope, spiffe_id};
+
+mod svid;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_999);
 
 fn request() -> Request {
-    let audience = AudienceName::parse("files").unwrap();
     let scope = scope(r#"[{"audience":"files","resource":"a","actions":["read"]}]"#);
-    Request {
-        operation: Operation::IssueCredential,
-        caller: CallerFacts {
-            spiffe_id: spiffe_id("agent/b"),
-            tenant: TenantName::default(),
-            roles: BTreeSet::from([Role::Agent]),
-            verified: Verification::X509Svid,
-            verified_age_seconds: 0,
-        },
-        resource: Resource::Audience(audience.clone()),
+    let context = TaskContext {
         task: TaskFacts {
             id: TaskId::child_of(RootTaskId(id(1)), id(2)).unwrap(),
             task_type: TaskType::parse("report").unwrap(),
@@ -48,15 +39,26 @@ fn request() -> Request {
         },
         scope: scope.clone(),
         prompt_origin: PromptOrigin::System,
-        credential: Some(CredentialFacts {
-            profile: Profile::TaskToken,
-            audience,
+    };
+    let credential = CredentialFacts {
+        lifetime_seconds: 300,
+        holder: Thumbprint::from_bytes([4; 32]),
+        form: FormFacts::TaskToken {
+            audience: AudienceName::parse("files").unwrap(),
             enforcement: Enforcement::Lease,
             sensitivity: Sensitivity::Low,
             scope,
-            lifetime_seconds: 300,
-            holder: Thumbprint::from_bytes([4; 32]),
-        }),
+        },
+    };
+    Request {
+        caller: CallerFacts {
+            spiffe_id: spiffe_id("agent/b"),
+            tenant: TenantName::default(),
+            roles: BTreeSet::from([Role::Agent]),
+            verified: Verification::X509Svid,
+            verified_age_seconds: 0,
+        },
+        ask: Ask::IssueCredential { context, credential },
         time: NOW,
         basis: Basis { tree: Revision(1), control: Revision(1) },
     }
@@ -78,7 +80,7 @@ fn draft() -> Draft {
 }
 
 fn planner(lifetime_max: Duration) -> Planner {
-    Planner::new(ISSUER.into(), KeyId::parse("kid").unwrap(), lifetime_max)
+    Planner::new(ISSUER.into(), KeyId::parse("kid").unwrap(), &authority(), lifetime_max)
 }
 
 fn draw(edit: impl FnOnce(&mut Request, &mut Draft)) -> Result<Plan, PlanError> {
@@ -92,16 +94,45 @@ fn end_of(edit: impl FnOnce(&mut Request, &mut Draft)) -> Result<Timestamp, Plan
 }
 
 fn credential(request: &mut Request) -> &mut CredentialFacts {
-    request.credential.as_mut().unwrap()
+    match &mut request.ask {
+        Ask::IssueCredential { credential, .. } | Ask::RenewCredential { credential, .. } => credential,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn task(request: &mut Request) -> &mut TaskFacts {
+    match &mut request.ask {
+        Ask::IssueCredential { context, .. } | Ask::RenewCredential { context, .. } => &mut context.task,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The audience, how it enforces, and the scope asked for.
+fn token(request: &mut Request) -> (&mut AudienceName, &mut Enforcement, &mut Scope) {
+    match &mut credential(request).form {
+        FormFacts::TaskToken { audience, enforcement, scope, .. } => (audience, enforcement, scope),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The same request in place of a credential that is about to end.
+fn renewal(request: Request) -> Request {
+    match request.ask {
+        Ask::IssueCredential { context, credential } => {
+            let ask = Ask::RenewCredential { context, credential, renews: LeaseKey(id(8)) };
+            Request { ask, ..request }
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn the_terms_are_filled_from_permit_draft_and_time() {
     let certificate = CertificateDigest::from_bytes([6; 32]);
     let plan = draw(|_, draft| draft.certificate = Some(certificate)).unwrap();
-    let request = request();
+    let mut request = request();
     let expected = Terms {
-        id: LeaseId { task: request.task.id, key: LeaseKey(id(3)) },
+        id: LeaseId { task: task(&mut request).id, key: LeaseKey(id(3)) },
         key_id: KeyId::parse("kid").unwrap(),
         issued_at: Timestamp::from_seconds(1_800_000_000),
         end: Timestamp::from_seconds(1_800_000_300),
@@ -112,19 +143,25 @@ fn the_terms_are_filled_from_permit_draft_and_time() {
             subject: spiffe_id("agent/b"),
             actors: vec![spiffe_id("agent/b"), spiffe_id("agent/a")],
             audience: AudienceName::parse("files").unwrap(),
-            scope: request.scope,
+            scope: token(&mut request).2.clone(),
             certificate: Some(certificate),
             path: vec![id(1), id(2)],
         }),
     };
     assert_eq!(**plan.terms(), expected);
+    // A renewal is a lease of its own, drawn up as any other.
+    let plan = draw(|request, draft| {
+        *request = renewal(request.clone());
+        draft.certificate = Some(certificate);
+    });
+    assert_eq!(**plan.unwrap().terms(), expected);
 }
 
 #[test]
 fn only_an_audience_that_understands_act_sees_the_delegator_as_subject() {
     for (understands_act, subject) in [(false, "agent/b"), (true, "user/alice")] {
         let plan = draw(|_, draft| draft.understands_act = understands_act).unwrap();
-        let Content::TaskToken(token) = &plan.terms().content;
+        let Content::TaskToken(token) = &plan.terms().content else { panic!("an svid") };
         assert_eq!(token.subject, spiffe_id(subject));
     }
 }
@@ -148,7 +185,7 @@ fn l3_each_bound_holds_alone() {
     let end = |requested, policy: Option<u64>, configured, enforcement| {
         let mut request = request();
         credential(&mut request).lifetime_seconds = requested;
-        credential(&mut request).enforcement = enforcement;
+        *token(&mut request).1 = enforcement;
         let permit = permit(request, policy.map(Duration::from_secs));
         let plan = planner(Duration::from_secs(configured)).draw(permit, draft(), Now::at(NOW)).unwrap();
         plan.terms().end.since(start).as_secs()
@@ -185,17 +222,17 @@ fn l3_what_would_be_dead_on_arrival_is_not_drawn_up() {
 #[test]
 fn a_permit_for_something_else_is_refused() {
     let refused = |edit: &dyn Fn(&mut Request, &mut Draft)| draw(|r, d| edit(r, d)).map(drop);
-    assert_eq!(refused(&|r, _| r.operation = Operation::CreateTask), Err(PlanError::Operation));
-    assert_eq!(refused(&|r, _| r.credential = None), Err(PlanError::Operation));
-    assert_eq!(refused(&|r, _| credential(r).scope = Scope::default()), Err(PlanError::Scope));
+    let create = |r: &mut Request| r.ask = Ask::CreateTask(r.ask.context().unwrap().clone());
+    assert_eq!(refused(&|r, _| create(r)), Err(PlanError::Operation));
+    assert_eq!(refused(&|r, _| *token(r).2 = Scope::default()), Err(PlanError::Scope));
     let foreign = AudienceName::parse("other").unwrap();
-    assert_eq!(refused(&|r, _| credential(r).audience = foreign.clone()), Err(PlanError::Scope));
+    assert_eq!(refused(&|r, _| *token(r).0 = foreign.clone()), Err(PlanError::Scope));
     assert_eq!(refused(&|_, d| d.path.clear()), Err(PlanError::Path));
     assert_eq!(refused(&|_, d| d.path.reverse()), Err(PlanError::Path));
     assert_eq!(refused(&|_, d| d.path.insert(1, id(9))), Err(PlanError::Path));
-    assert_eq!(refused(&|r, _| r.task.depth = 0), Err(PlanError::Path));
-    assert_eq!(refused(&|r, _| r.task.chain.reverse()), Err(PlanError::Path));
-    assert_eq!(refused(&|r, _| drop(r.task.chain.remove(0))), Err(PlanError::Path));
+    assert_eq!(refused(&|r, _| task(r).depth = 0), Err(PlanError::Path));
+    assert_eq!(refused(&|r, _| task(r).chain.reverse()), Err(PlanError::Path));
+    assert_eq!(refused(&|r, _| drop(task(r).chain.remove(0))), Err(PlanError::Path));
 }
 
 #[test]

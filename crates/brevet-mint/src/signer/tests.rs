@@ -9,13 +9,24 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fixture::{ISSUER, any_terms, scope, terms, token_of};
+use crate::fixture::{ISSUER, any_terms, authority, scope, terms, token_of};
+
+mod svid;
 
 const REVISION: Revision = Revision(42);
 
 fn signer() -> LocalSigner {
     let rng = SystemRandom::new();
-    LocalSigner::new(SigningKey::ephemeral(&rng).unwrap(), ISSUER.into(), rng)
+    LocalSigner::new(SigningKey::ephemeral(&rng).unwrap(), ISSUER.into(), authority().into(), rng)
+}
+
+fn token_terms(signer: &LocalSigner) -> Terms {
+    terms(signer.key_id(Profile::TaskToken))
+}
+
+fn token(credential: &Credential) -> &str {
+    let Product::TaskToken(token) = credential.product() else { panic!("{credential:?}") };
+    token
 }
 
 /// A local signer is never pending.
@@ -42,11 +53,14 @@ fn part(token: &str, index: usize) -> Value {
 #[test]
 fn a_task_token_has_exactly_these_claims() {
     let signer = signer();
-    let credential = sign(&signer, terms(signer.key_id())).unwrap();
+    let credential = sign(&signer, token_terms(&signer)).unwrap();
     assert_eq!(credential.recorded().revision(), REVISION);
-    let token = credential.as_str();
+    let token = token(&credential);
     verify(&signer, token);
-    assert_eq!(part(token, 0), json!({"alg": "ES256", "kid": signer.key_id().as_str(), "typ": "at+jwt"}));
+    assert_eq!(
+        part(token, 0),
+        json!({"alg": "ES256", "kid": signer.key_id(Profile::TaskToken).as_str(), "typ": "at+jwt"})
+    );
     let digest = |byte: u8| URL_SAFE_NO_PAD.encode([byte; 32]);
     let id = |n| crate::fixture::id(n).to_string();
     let expected = json!({
@@ -81,10 +95,10 @@ proptest! {
     #[test]
     fn terms_of_this_signer_are_signed_verifiably(mut terms in any_terms()) {
         let signer = signer();
-        terms.key_id = signer.key_id().clone();
+        terms.key_id = signer.key_id(Profile::TaskToken).clone();
         token_of(&mut terms).issuer = ISSUER.into();
-        let token = sign(&signer, terms).unwrap().into_token();
-        verify(&signer, &token);
+        let credential = sign(&signer, terms).unwrap();
+        verify(&signer, token(&credential));
     }
 }
 
@@ -92,11 +106,11 @@ proptest! {
 fn k3_a_life_is_at_most_an_hour_and_never_nothing() {
     let signer = signer();
     let with_end = |end: Timestamp| {
-        let mut terms = terms(signer.key_id());
+        let mut terms = token_terms(&signer);
         terms.end = end;
         sign(&signer, terms).map(drop)
     };
-    let issued_at = terms(signer.key_id()).issued_at;
+    let issued_at = token_terms(&signer).issued_at;
     assert_eq!(with_end(issued_at.after(Duration::from_secs(3600))), Ok(()));
     assert_eq!(with_end(issued_at.after(Duration::from_secs(1))), Ok(()));
     for end in [
@@ -109,7 +123,7 @@ fn k3_a_life_is_at_most_an_hour_and_never_nothing() {
     ] {
         assert_eq!(with_end(end), Err(SignError::Lifetime), "{end}");
     }
-    let mut terms = terms(signer.key_id());
+    let mut terms = token_terms(&signer);
     terms.issued_at = terms.issued_at.after(Duration::from_millis(1));
     assert_eq!(sign(&signer, terms).map(drop), Err(SignError::Lifetime));
 }
@@ -118,7 +132,7 @@ fn k3_a_life_is_at_most_an_hour_and_never_nothing() {
 fn k3_what_belongs_to_another_signer_or_to_no_audience_is_not_signed() {
     let signer = signer();
     let judge = |edit: &dyn Fn(&mut Terms)| {
-        let mut terms = terms(signer.key_id());
+        let mut terms = token_terms(&signer);
         edit(&mut terms);
         sign(&signer, terms).map(drop)
     };
@@ -138,29 +152,30 @@ fn k3_what_belongs_to_another_signer_or_to_no_audience_is_not_signed() {
     // Terms that contradict themselves pass no bound of the signer's, but the product is compared with the lease.
     assert_eq!(
         judge(&|terms| token_of(terms).path.reverse()),
-        Err(SignError::ProductMismatch { claim: "task" })
+        Err(SignError::ProductMismatch { field: "task" })
     );
     assert_eq!(
         judge(&|terms| token_of(terms).path.clear()),
-        Err(SignError::ProductMismatch { claim: "task" })
+        Err(SignError::ProductMismatch { field: "task" })
     );
 }
 
 #[test]
 fn l12_neither_token_nor_key_is_ever_shown() {
     let signer = signer();
-    let credential = sign(&signer, terms(signer.key_id())).unwrap();
+    let credential = sign(&signer, token_terms(&signer)).unwrap();
     let lease = credential.recorded().terms().id;
     assert_eq!(format!("{credential:?}"), format!("Credential {{ lease: {lease:?}, .. }}"));
+    assert_eq!(format!("{:?}", credential.product()), "TaskToken(..)");
     let shown = format!("{signer:?}");
-    assert!(shown.contains(&format!("key: SigningKey {{ kid: {:?}, .. }}", signer.key_id())), "{shown}");
+    assert!(shown.contains(&format!("key: SigningKey {{ kid: {:?}, .. }}", signer.key().kid())), "{shown}");
 }
 
 #[test]
 fn l9_the_same_terms_are_signed_again_with_the_same_claims() {
     let signer = signer();
-    let again = |_| sign(&signer, terms(signer.key_id())).unwrap();
+    let again = |_| sign(&signer, token_terms(&signer)).unwrap();
     let [one, two] = [0, 1].map(again);
-    assert_eq!(part(one.as_str(), 0), part(two.as_str(), 0));
-    assert_eq!(part(one.as_str(), 1), part(two.as_str(), 1));
+    assert_eq!(part(token(&one), 0), part(token(&two), 0));
+    assert_eq!(part(token(&one), 1), part(token(&two), 1));
 }

@@ -19,8 +19,9 @@ fn recorded(terms: &Terms) -> Recorded {
 
 /// A token as the writer makes it, but for the signature, which is not looked at here.
 fn written(terms: &Terms) -> String {
-    let token = jwt::signing_input(&jwt::header(&terms.key_id), &recorded(terms)).unwrap();
-    format!("{}.{}", *token, URL_SAFE_NO_PAD.encode([0; 64]))
+    let Content::TaskToken(token) = &terms.content else { panic!("an svid") };
+    let input = jwt::signing_input(&jwt::header(&terms.key_id), &recorded(terms), token).unwrap();
+    format!("{}.{}", *input, URL_SAFE_NO_PAD.encode([0; 64]))
 }
 
 fn edited(terms: &Terms, edit: impl FnOnce(&mut Terms)) -> Terms {
