@@ -7,18 +7,20 @@ use std::path::Path;
 use brevet_core::digest::PolicyDigest;
 use brevet_core::proof::{Evidence, Permit};
 use brevet_core::request::{DeterminingPolicy, Obligations, Request};
-use cedar_policy::{Authorizer, PolicyId, PolicySet};
+use brevet_core::sabotage;
+use cedar_policy::Effect;
+use cedar_policy_core::ast::{Literal, Value, ValueKind};
+use cedar_policy_core::evaluator::Evaluator;
+use cedar_policy_core::extensions::Extensions;
 
-use crate::load::{self, LoadError, Provenance};
-use crate::slice::Slices;
-use crate::vocabulary::{Query, Vocabulary};
+use crate::load::{self, LoadError};
+use crate::slice::{Candidate, Slices};
+use crate::vocabulary::{Facts, Words};
 
 /// A set of policies, ready to decide. It never changes: a reload makes another.
 pub struct Policies {
     digest: PolicyDigest,
-    vocabulary: Vocabulary,
     slices: Slices,
-    provenance: HashMap<PolicyId, Provenance>,
 }
 
 /// Policy's answer to one request.
@@ -47,10 +49,8 @@ pub enum DenialCause {
     Forbidden,
     /// No policy permits it.
     NoPermit,
-    /// The evaluation of a policy failed.
+    /// The evaluation of a policy failed, or the request lacks what its action has in every request.
     EvaluationError,
-    /// The request contradicts itself: its resource or credential is not what its operation is about.
-    Inconsistent,
 }
 
 impl DenialCause {
@@ -61,7 +61,6 @@ impl DenialCause {
             Self::Forbidden => "forbidden",
             Self::NoPermit => "no_permit",
             Self::EvaluationError => "evaluation_error",
-            Self::Inconsistent => "inconsistent",
         }
     }
 }
@@ -93,12 +92,7 @@ impl Policies {
     /// [`LoadError`] at the first thing that is wrong; nothing is loaded then.
     pub fn from_sources(sources: &BTreeMap<String, String>) -> Result<Self, LoadError> {
         let loaded = load::parse(sources)?;
-        Ok(Self {
-            digest: loaded.digest,
-            vocabulary: Vocabulary::parse()?,
-            slices: Slices::index(&loaded.schema, loaded.whole.policies())?,
-            provenance: loaded.provenance,
-        })
+        Ok(Self { digest: loaded.digest, slices: Slices::index(&loaded)? })
     }
 
     /// The digest of schema, file names and files.
@@ -110,82 +104,94 @@ impl Policies {
     /// Decides a request. Whatever is not permitted, or in doubt, is denied.
     #[must_use]
     pub fn decide(&self, request: Request) -> Decision {
-        let query = match self.vocabulary.query(&request) {
-            Ok(query) => query,
-            Err(cause) => return self.deny(request, &[], cause),
+        let Some(answer) = Answer::of(&self.slices, &request) else {
+            return self.deny(request, &[], DenialCause::EvaluationError);
         };
-        let answer = Answer::of(&query, self.slices.candidates(&query));
-        let (determining, cause) = if !answer.errors.is_empty() {
-            (&answer.errors, DenialCause::EvaluationError)
+        if !answer.errors.is_empty() && !sabotage::on("failing_policies_are_skipped") {
+            self.deny(request, &answer.errors, DenialCause::EvaluationError)
         } else if !answer.forbids.is_empty() {
-            (&answer.forbids, DenialCause::Forbidden)
+            self.deny(request, &answer.forbids, DenialCause::Forbidden)
         } else if answer.permits.is_empty() {
-            (&answer.permits, DenialCause::NoPermit)
+            self.deny(request, &[], DenialCause::NoPermit)
         } else {
-            let obligations = self.obligations(&answer.permits);
-            return Decision::Permit(Permit::granted(self.evidence(request, &answer.permits), obligations));
-        };
-        self.deny(request, determining, cause)
+            let obligations = obligations(&answer.permits);
+            Decision::Permit(Permit::granted(self.evidence(request, &answer.permits), obligations))
+        }
     }
 
-    /// All obligations bind, so the shortest life does.
-    fn obligations(&self, permits: &[PolicyId]) -> Obligations {
-        let lifetime_max = permits
-            .iter()
-            .filter_map(|id| self.provenance.get(id))
-            .filter_map(|place| place.lifetime_max)
-            .min();
-        Obligations { lifetime_max }
-    }
-
-    fn deny(&self, request: Request, determining: &[PolicyId], cause: DenialCause) -> Decision {
+    fn deny(&self, request: Request, determining: &[&Candidate], cause: DenialCause) -> Decision {
         Decision::Deny(Denial { evidence: self.evidence(request, determining), cause })
     }
 
-    fn evidence(&self, request: Request, determining: &[PolicyId]) -> Evidence {
+    fn evidence(&self, request: Request, determining: &[&Candidate]) -> Evidence {
         let mut determining: Vec<DeterminingPolicy> = determining
             .iter()
-            .filter_map(|id| {
-                let place = self.provenance.get(id)?;
-                let file = place.file.to_string();
-                Some(DeterminingPolicy { id: id.to_string(), file, line: place.line })
+            .map(|policy| DeterminingPolicy {
+                id: policy.id.clone(),
+                file: policy.provenance.file.to_string(),
+                line: policy.provenance.line,
             })
             .collect();
-        // The policy engine answers in no particular order; the same decision leaves the same evidence.
+        // Policies are indexed in no particular order; the same decision leaves the same evidence.
         determining.sort_by(|a, b| a.id.cmp(&b.id));
         Evidence { request, determining, policy: self.digest }
     }
 }
 
-/// What the policies said, put together from any number of sets: no policy may be in two of them.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answer {
-    /// Satisfied policies that permit; not all of them if one of the same set forbids.
-    pub(crate) permits: Vec<PolicyId>,
-    /// Satisfied policies that forbid.
-    pub(crate) forbids: Vec<PolicyId>,
-    /// Policies whose evaluation failed.
-    pub(crate) errors: Vec<PolicyId>,
+/// All obligations bind, so the shortest life does.
+fn obligations(permits: &[&Candidate]) -> Obligations {
+    let lifetime_max = permits.iter().filter_map(|policy| policy.provenance.lifetime_max).min();
+    Obligations { lifetime_max }
 }
 
-impl Answer {
-    /// Asks each set.
-    pub(crate) fn of<'a>(query: &Query, sets: impl IntoIterator<Item = &'a PolicySet>) -> Self {
-        let authorizer = Authorizer::new();
+/// What the policies said that concern a request.
+#[derive(Debug, Default)]
+pub(crate) struct Answer<'a> {
+    /// Satisfied policies that permit.
+    pub(crate) permits: Vec<&'a Candidate>,
+    /// Satisfied policies that forbid.
+    pub(crate) forbids: Vec<&'a Candidate>,
+    /// Policies whose evaluation failed.
+    pub(crate) errors: Vec<&'a Candidate>,
+}
+
+impl<'a> Answer<'a> {
+    /// Evaluates the condition of each policy whose head matches. None if the request is not whole.
+    pub(crate) fn of(slices: &'a Slices, request: &Request) -> Option<Self> {
+        let facts = Facts::of(request)?;
+        let (sentence, candidates) = slices.candidates(&facts)?;
+        let words = candidates.iter().try_fold(Words::default(), |words, list| Some(words.and(list.words?)));
+        let query = match words {
+            Some(words) => sentence.quick_query(&facts, words),
+            None => sentence.query(&facts)?,
+        };
+        let evaluator = Evaluator::new(query.request, &query.entities, Extensions::all_available());
+        let no_slots = HashMap::new();
         let mut answer = Self::default();
-        for set in sets {
-            let response = authorizer.is_authorized(&query.request, set, &query.entities);
-            let diagnostics = response.diagnostics();
-            answer.errors.extend(diagnostics.errors().map(|error| {
-                let cedar_policy::AuthorizationError::PolicyEvaluationError(error) = error;
-                error.policy_id().clone()
-            }));
-            let satisfied = match response.decision() {
-                cedar_policy::Decision::Allow => &mut answer.permits,
-                cedar_policy::Decision::Deny => &mut answer.forbids,
+        for policy in candidates.into_iter().flat_map(|list| &list.policies) {
+            let condition = match (words, &policy.quick) {
+                (Some(_), Some(quick)) => Some(&quick.condition),
+                _ => policy.condition.as_ref(),
             };
-            satisfied.extend(diagnostics.reason().cloned());
+            let satisfied = match condition {
+                None => Some(true),
+                Some(condition) => truth(evaluator.interpret(condition, &no_slots).ok()),
+            };
+            match (satisfied, policy.effect) {
+                (None, _) => answer.errors.push(policy),
+                (Some(true), Effect::Permit) => answer.permits.push(policy),
+                (Some(true), Effect::Forbid) => answer.forbids.push(policy),
+                (Some(false), _) => {}
+            }
         }
-        answer
+        Some(answer)
+    }
+}
+
+/// What a condition comes to. None if it fails, or is no condition.
+fn truth(value: Option<Value>) -> Option<bool> {
+    match value?.value {
+        ValueKind::Lit(Literal::Bool(truth)) => Some(truth),
+        _ => None,
     }
 }

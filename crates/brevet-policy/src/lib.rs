@@ -8,6 +8,7 @@
 //!
 //! The vocabulary of policies is `schema.cedarschema`; `docs/policy.md` explains it.
 
+mod condition;
 mod decide;
 mod load;
 mod slice;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brevet_core::digest::PolicyDigest;
+use brevet_core::sabotage;
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use thiserror::Error;
 
@@ -250,8 +251,9 @@ fn parse_lifetime(text: &str) -> Result<Duration, Problem> {
 }
 
 fn digest(sources: &BTreeMap<String, String>) -> PolicyDigest {
+    let named = |name| if sabotage::on("digest_forgets_names") { "" } else { name };
     let parts: Vec<&[u8]> = std::iter::once(vocabulary::SCHEMA.as_bytes())
-        .chain(sources.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]))
+        .chain(sources.iter().flat_map(|(name, text)| [named(name).as_bytes(), text.as_bytes()]))
         .collect();
     PolicyDigest::of(&parts)
 }

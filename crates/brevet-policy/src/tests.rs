@@ -9,39 +9,48 @@ mod starter;
 use std::collections::{BTreeMap, BTreeSet};
 
 use brevet_core::digest::Thumbprint;
-use brevet_core::id::{Id, RootTaskId, TaskId};
+use brevet_core::id::{Id, LeaseKey, RootTaskId, TaskId};
+use brevet_core::lock::Selector;
 use brevet_core::name::{ActionName, AudienceName, PurposeCode, TaskType, TenantName};
+use brevet_core::public_key::PublicKey;
 use brevet_core::registry::{Enforcement, Role};
 use brevet_core::request::{
-    CallerFacts, CredentialFacts, Operation, PromptOrigin, Request, Resource, Sensitivity, TaskFacts,
-    Verification,
+    Ask, CallerFacts, CredentialFacts, DelegateFacts, FormFacts, OperatorCall, PromptOrigin, Request,
+    Sensitivity, TaskContext, TaskFacts, Verification,
 };
 use brevet_core::revision::{Basis, Revision};
 use brevet_core::scope::{Permission, Scope};
 use brevet_core::spiffe_id::SpiffeId;
-use brevet_core::terms::Profile;
 use brevet_core::time::Timestamp;
 
 use crate::{Decision, Denial, LoadError, Policies};
 
 pub(crate) const AGENT: &str = "spiffe://example.org/agent/researcher";
+pub(crate) const DELEGATE: &str = "spiffe://example.org/agent/reader";
 pub(crate) const ORCHESTRATOR: &str = "spiffe://example.org/orchestrator";
+pub(crate) const OPERATOR: &str = "spiffe://example.org/people/grace";
+pub(crate) const TRUST_DOMAIN: &str = "brevet.example.org";
 
 /// An orchestrator opens a task of moderate sensitivity.
 pub(crate) fn create_task() -> Request {
-    let task = task();
-    Request {
-        operation: Operation::CreateTask,
-        caller: caller(ORCHESTRATOR, Role::Orchestrator),
-        resource: Resource::TaskType(task.task_type.clone()),
-        scope: scope("files"),
-        prompt_origin: PromptOrigin::User,
-        credential: None,
-        // A Sunday, 12:34:56 UTC.
-        time: Timestamp::from_seconds(1_795_350_896),
-        basis: Basis { tree: Revision::ZERO, control: Revision(7) },
-        task,
-    }
+    request(caller(ORCHESTRATOR, Role::Orchestrator), Ask::CreateTask(context("files")))
+}
+
+/// The agent of that task delegates a part of it.
+pub(crate) fn delegate_task() -> Request {
+    delegate_to(DELEGATE)
+}
+
+/// The agent of that task delegates a part of it to an agent.
+pub(crate) fn delegate_to(agent: &str) -> Request {
+    let mut context = context("files");
+    context.task.agent = agent.parse().unwrap();
+    context.task.opener = AGENT.parse().unwrap();
+    context.task.chain.push(context.task.agent.clone());
+    context.task.depth = 1;
+    let delegate = DelegateFacts { tenant: TenantName::default(), roles: BTreeSet::from([Role::Agent]) };
+    let parent = context.task.id;
+    request(caller(AGENT, Role::Agent), Ask::DelegateTask { context, parent, delegate })
 }
 
 /// The agent of that task asks for a token for an ordinary audience.
@@ -52,22 +61,83 @@ pub(crate) fn issue_credential() -> Request {
 /// The agent of that task asks for a token for an audience.
 pub(crate) fn issue_for(audience: &str, enforcement: Enforcement, sensitivity: Sensitivity) -> Request {
     let name = AudienceName::parse(audience).unwrap();
-    Request {
-        operation: Operation::IssueCredential,
-        caller: caller(AGENT, Role::Agent),
-        resource: Resource::Audience(name.clone()),
-        credential: Some(CredentialFacts {
-            profile: Profile::TaskToken,
-            audience: name,
-            enforcement,
-            sensitivity,
-            scope: scope(audience),
-            lifetime_seconds: 600,
-            holder: Thumbprint::of(&[b"holder"]),
-        }),
-        scope: scope(audience),
-        ..create_task()
+    let form = FormFacts::TaskToken { audience: name, enforcement, sensitivity, scope: scope(audience) };
+    let ask = Ask::IssueCredential { context: context(audience), credential: credential(form) };
+    request(caller(AGENT, Role::Agent), ask)
+}
+
+/// The agent of that task asks for an X.509-SVID.
+pub(crate) fn issue_svid() -> Request {
+    let form = FormFacts::X509Svid {
+        trust_domain: TRUST_DOMAIN.parse().unwrap(),
+        public_key: PublicKey::from_der(&[7; 91]).unwrap(),
+    };
+    let ask = Ask::IssueCredential { context: context("files"), credential: credential(form) };
+    request(caller(AGENT, Role::Agent), ask)
+}
+
+/// The same as a renewal.
+pub(crate) fn renewal(mut request: Request) -> Request {
+    request.ask = match request.ask {
+        Ask::IssueCredential { context, credential } => {
+            Ask::RenewCredential { context, credential, renews: LeaseKey(Id::from_bytes([9; 16])) }
+        }
+        other => panic!("nothing that could be renewed: {other:?}"),
+    };
+    request
+}
+
+/// An operator does something in its tenant, to everything there is if it stops anything.
+pub(crate) fn operate(call: OperatorCall, role: Role) -> Request {
+    let selector = match call {
+        OperatorCall::ListLeases | OperatorCall::ListLocks | OperatorCall::ListEvents => None,
+        OperatorCall::RevokeLeases | OperatorCall::CreateLock | OperatorCall::LiftLock => {
+            Some(Selector::Everything)
+        }
+    };
+    request(caller(OPERATOR, role), Ask::Operate { call, tenant: TenantName::default(), selector })
+}
+
+pub(crate) const CALLS: [OperatorCall; 6] = [
+    OperatorCall::ListLeases,
+    OperatorCall::RevokeLeases,
+    OperatorCall::ListLocks,
+    OperatorCall::CreateLock,
+    OperatorCall::LiftLock,
+    OperatorCall::ListEvents,
+];
+
+/// One request of each action, and of each type of resource that it has.
+pub(crate) fn one_of_each() -> Vec<Request> {
+    let mut requests = vec![create_task(), delegate_task(), issue_credential(), issue_svid()];
+    requests.extend([renewal(issue_credential()), renewal(issue_svid())]);
+    requests.extend(CALLS.map(|call| operate(call, Role::Stopper)));
+    requests
+}
+
+/// The task that a request is about.
+pub(crate) fn about(request: &mut Request) -> &mut TaskContext {
+    match &mut request.ask {
+        Ask::CreateTask(context)
+        | Ask::DelegateTask { context, .. }
+        | Ask::IssueCredential { context, .. }
+        | Ask::RenewCredential { context, .. } => context,
+        Ask::Operate { .. } => panic!("about no task"),
     }
+}
+
+fn request(caller: CallerFacts, ask: Ask) -> Request {
+    // A Sunday, 12:34:56 UTC.
+    let time = Timestamp::from_seconds(1_795_350_896);
+    Request { caller, ask, time, basis: Basis { tree: Revision::ZERO, control: Revision(7) } }
+}
+
+fn context(audience: &str) -> TaskContext {
+    TaskContext { task: task(), scope: scope(audience), prompt_origin: PromptOrigin::User }
+}
+
+fn credential(form: FormFacts) -> CredentialFacts {
+    CredentialFacts { lifetime_seconds: 600, holder: Thumbprint::of(&[b"holder"]), form }
 }
 
 pub(crate) fn caller(spiffe_id: &str, role: Role) -> CallerFacts {

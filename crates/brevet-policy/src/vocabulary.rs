@@ -3,46 +3,45 @@
 //! A request is not validated against the schema each time: it is built here, from types, and a test validates
 //! what is built. It is built of Cedar's values, not of Cedar's expressions, because evaluating the expressions
 //! costs more than deciding; the values are reached through `cedar-policy-core`, in the very version that
-//! `cedar-policy` itself pins.
+//! `cedar-policy` itself pins. Only words that the policies in question read are said at all.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::iter;
 use std::sync::Arc;
 
+use brevet_core::registry::Role;
 use brevet_core::request::{
-    CallerFacts, CredentialFacts, Operation, PromptOrigin, Request, Resource, Sensitivity, TaskFacts,
+    Ask, CallerFacts, CredentialFacts, DelegateFacts, FormFacts, Operation, OperatorCall, Request,
+    Sensitivity, TaskContext,
 };
+use brevet_core::scope::Permission;
+use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
-use cedar_policy::{Entities, EntityId, EntityTypeName, EntityUid, Schema};
-use cedar_policy_core::ast::{self, Context, EntityUIDEntry, Value};
-use cedar_policy_core::entities::TCComputation;
+use cedar_policy::Schema;
+use cedar_policy_core::ast::{
+    self, Context, Eid, Entity, EntityType, EntityUID, EntityUIDEntry, PartialValue, Value,
+};
+use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::extensions::Extensions;
 
-use crate::{DenialCause, LoadError};
+use crate::LoadError;
 
 /// The schema, in Cedar's own notation.
 pub(crate) const SCHEMA: &str = include_str!("schema.cedarschema");
 
-/// A request as Cedar takes it.
-#[derive(Debug)]
-pub(crate) struct Query {
-    /// Who wants to do what with which resource, and the context.
-    pub(crate) request: cedar_policy::Request,
-    /// The principal and the resource with their attributes.
-    pub(crate) entities: Entities,
-    /// The id of the principal.
-    pub(crate) principal: EntityUid,
-    /// The id of the resource.
-    pub(crate) resource: EntityUid,
-}
-
-/// The names of the entity types.
-#[derive(Debug)]
-pub(crate) struct Vocabulary {
-    action: EntityTypeName,
-    workload: EntityTypeName,
-    task_type: EntityTypeName,
-    audience: EntityTypeName,
-}
+/// Every action of the schema.
+pub(crate) const OPERATIONS: [Operation; 10] = [
+    Operation::CreateTask,
+    Operation::DelegateTask,
+    Operation::IssueCredential,
+    Operation::RenewCredential,
+    Operation::ListLeases,
+    Operation::RevokeLeases,
+    Operation::ListLocks,
+    Operation::CreateLock,
+    Operation::LiftLock,
+    Operation::ListEvents,
+];
 
 /// The schema, parsed.
 pub(crate) fn schema() -> Result<Schema, LoadError> {
@@ -50,167 +49,326 @@ pub(crate) fn schema() -> Result<Schema, LoadError> {
     Schema::from_cedarschema_str(SCHEMA).map(|(schema, _)| schema).map_err(refused)
 }
 
-impl Vocabulary {
-    /// The names, parsed.
-    pub(crate) fn parse() -> Result<Self, LoadError> {
-        let name = |text: &str| {
-            text.parse().map_err(|error: cedar_policy::ParseErrors| LoadError::Engine(error.to_string()))
+/// A type of entity. The principal is always a [`Self::Workload`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    Workload,
+    TaskType,
+    Audience,
+    TrustDomain,
+    Tenant,
+}
+
+impl Kind {
+    /// Every type of the schema.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Workload, Self::TaskType, Self::Audience, Self::TrustDomain, Self::Tenant];
+
+    /// The name in policies.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Workload => "Brevet::Workload",
+            Self::TaskType => "Brevet::TaskType",
+            Self::Audience => "Brevet::Audience",
+            Self::TrustDomain => "Brevet::TrustDomain",
+            Self::Tenant => "Brevet::Tenant",
+        }
+    }
+}
+
+/// A request, taken apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) operation: Operation,
+    pub(crate) caller: &'a CallerFacts,
+    /// The type and the id of the resource.
+    pub(crate) resource: (Kind, &'a str),
+    time: Timestamp,
+    task: Option<&'a TaskContext>,
+    /// What is delegated: the agent of the task above, and what the registry says of the task's own.
+    delegation: Option<(&'a SpiffeId, &'a DelegateFacts)>,
+    credential: Option<&'a CredentialFacts>,
+    selector: Option<&'static str>,
+}
+
+impl<'a> Facts<'a> {
+    /// None if something is absent that its action has in every request.
+    pub(crate) fn of(request: &'a Request) -> Option<Self> {
+        let ask = &request.ask;
+        let (mut delegation, mut selector_kind) = (None, None);
+        let resource = match ask {
+            Ask::CreateTask(context) => (Kind::TaskType, context.task.task_type.as_str()),
+            Ask::DelegateTask { context, delegate, .. } => {
+                delegation = Some((context.task.chain.iter().rev().nth(1)?, delegate));
+                (Kind::Workload, context.task.agent.as_str())
+            }
+            Ask::IssueCredential { credential, .. } | Ask::RenewCredential { credential, .. } => {
+                match &credential.form {
+                    FormFacts::TaskToken { audience, .. } => (Kind::Audience, audience.as_str()),
+                    FormFacts::X509Svid { trust_domain, .. } => (Kind::TrustDomain, trust_domain.as_str()),
+                }
+            }
+            Ask::Operate { call, tenant, selector } => {
+                selector_kind = match call {
+                    OperatorCall::ListLeases | OperatorCall::ListLocks | OperatorCall::ListEvents => None,
+                    OperatorCall::RevokeLeases | OperatorCall::CreateLock | OperatorCall::LiftLock => {
+                        Some(selector.as_ref()?.kind())
+                    }
+                };
+                (Kind::Tenant, tenant.as_str())
+            }
         };
-        Ok(Self {
-            action: name("Brevet::Action")?,
-            workload: name("Brevet::Workload")?,
-            task_type: name("Brevet::TaskType")?,
-            audience: name("Brevet::Audience")?,
+        Some(Self {
+            operation: ask.operation(),
+            caller: &request.caller,
+            resource,
+            time: request.time,
+            task: ask.context(),
+            delegation,
+            credential: ask.credential().map(|(_, credential)| credential),
+            selector: selector_kind,
         })
     }
 
-    /// Says a request.
+    fn task_token(&self) -> Option<(Sensitivity, &'static str)> {
+        match &self.credential?.form {
+            FormFacts::TaskToken { sensitivity, enforcement, .. } => {
+                Some((*sensitivity, enforcement.as_str()))
+            }
+            FormFacts::X509Svid { .. } => None,
+        }
+    }
+
+    fn permissions(&self) -> Option<&'a [Permission]> {
+        match &self.credential?.form {
+            FormFacts::TaskToken { scope, .. } => Some(scope.permissions()),
+            FormFacts::X509Svid { .. } => Some(&[]),
+        }
+    }
+
+    fn delegate(&self) -> Option<(&'a SpiffeId, &'a DelegateFacts)> {
+        Some((&self.task?.task.agent, self.delegation?.1))
+    }
+}
+
+/// A word: what a policy writes, and how it is said of a request. None where the request's action has no such word.
+type Word = (&'static str, fn(&Facts<'_>) -> Option<Value>);
+
+/// Every word, those of one record together.
+const WORDS: &[Word] = &[
+    ("principal.spiffe_id", |f| Some(f.caller.spiffe_id.as_str().into())),
+    ("principal.trust_domain", |f| Some(f.caller.spiffe_id.trust_domain_name().into())),
+    ("principal.path", |f| Some(f.caller.spiffe_id.path().into())),
+    ("principal.tenant", |f| Some(f.caller.tenant.as_str().into())),
+    ("principal.roles", |f| Some(roles(&f.caller.roles))),
+    ("resource.spiffe_id", |f| Some(f.delegate()?.0.as_str().into())),
+    ("resource.trust_domain", |f| Some(f.delegate()?.0.trust_domain_name().into())),
+    ("resource.path", |f| Some(f.delegate()?.0.path().into())),
+    ("resource.tenant", |f| Some(f.delegate()?.1.tenant.as_str().into())),
+    ("resource.roles", |f| Some(roles(&f.delegate()?.1.roles))),
+    ("resource.sensitivity.level", |f| Some(f.task_token()?.0.level().into())),
+    ("resource.sensitivity.name", |f| Some(f.task_token()?.0.as_str().into())),
+    ("resource.enforcement", |f| Some(f.task_token()?.1.into())),
+    ("resource.name", |f| (f.resource.0 == Kind::Tenant).then(|| f.resource.1.into())),
+    ("context.caller.verified", |f| Some(f.caller.verified.as_str().into())),
+    ("context.caller.verified_age_seconds", |f| Some(long(f.caller.verified_age_seconds))),
+    ("context.task.type", |f| Some(f.task?.task.task_type.as_str().into())),
+    ("context.task.purpose", |f| Some(f.task?.task.purpose.as_str().into())),
+    ("context.task.sensitivity_max.level", |f| Some(f.task?.task.sensitivity_max.level().into())),
+    ("context.task.sensitivity_max.name", |f| Some(f.task?.task.sensitivity_max.as_str().into())),
+    ("context.task.agent", |f| Some(f.task?.task.agent.as_str().into())),
+    ("context.task.delegator", |f| Some(f.task?.task.delegator.as_str().into())),
+    ("context.task.opener", |f| Some(f.task?.task.opener.as_str().into())),
+    ("context.task.chain", |f| Some(ids(&f.task?.task.chain))),
+    ("context.task.ancestors", |f| {
+        Some(ids(f.task?.task.chain.split_last().map_or(&[][..], |(_, above)| above)))
+    }),
+    ("context.task.depth", |f| Some(long(f.task?.task.depth.into()))),
+    ("context.task.age_seconds", |f| Some(long(f.task?.task.age_seconds))),
+    ("context.task.remaining_seconds", |f| Some(long(f.task?.task.remaining_seconds))),
+    ("context.task.leases_live", |f| Some(long(f.task?.task.leases_live.into()))),
+    ("context.parent.agent", |f| Some(f.delegation?.0.as_str().into())),
+    ("context.scope.audiences", |f| {
+        Some(texts(f.task?.scope.audiences().into_iter().map(|audience| audience.as_str())))
+    }),
+    ("context.prompt_origin.level", |f| Some(f.task?.prompt_origin.level().into())),
+    ("context.prompt_origin.name", |f| Some(f.task?.prompt_origin.as_str().into())),
+    ("context.credential.profile", |f| Some(f.credential?.profile().as_str().into())),
+    ("context.credential.lifetime_seconds", |f| Some(long(f.credential?.lifetime_seconds))),
+    ("context.credential.actions", |f| {
+        let actions = f.permissions()?.iter().flat_map(|permission| permission.actions());
+        Some(texts(actions.map(|action| action.as_str())))
+    }),
+    ("context.credential.resources", |f| {
+        Some(texts(f.permissions()?.iter().map(|permission| permission.resource().as_str())))
+    }),
+    ("context.selector.kind", |f| Some(f.selector?.into())),
+    ("context.time.unix_seconds", |f| Some(long(f.time.seconds()))),
+    ("context.time.weekday", |f| Some(long(f.time.civil().weekday.into()))),
+    ("context.time.hour", |f| Some(long(f.time.civil().hour.into()))),
+];
+
+/// One letter for each word, in the order of letters.
+const LETTERS: &str = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// A set of words, as the bits of their places in [`WORDS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Words(u64);
+
+impl Words {
+    /// The word that has this path, and its letter.
+    pub(crate) fn at(path: &str) -> Option<(Self, &'static str)> {
+        let at = WORDS.iter().position(|(word, _)| *word == path)?;
+        Some((Self(1 << at), LETTERS.get(at..=at)?))
+    }
+
+    /// These and those.
+    pub(crate) const fn and(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    fn iter(self) -> impl Iterator<Item = (&'static str, Word)> {
+        let mut rest = self.0;
+        iter::from_fn(move || {
+            let at = rest.trailing_zeros() as usize;
+            rest &= rest.wrapping_sub(1);
+            Some((LETTERS.get(at..=at)?, *WORDS.get(at)?))
+        })
+    }
+}
+
+/// A request as Cedar takes it.
+#[derive(Debug)]
+pub(crate) struct Query {
+    /// Who wants to do what with which resource, and the context.
+    pub(crate) request: ast::Request,
+    /// The principal and the resource with their attributes, if they have any.
+    pub(crate) entities: Entities,
+}
+
+/// What the queries for one action on one type of resource have in common.
+#[derive(Debug)]
+pub(crate) struct Sentence {
+    principal: EntityType,
+    action: EntityUIDEntry,
+    resource: EntityType,
+}
+
+impl Sentence {
+    /// Parses the names.
     ///
     /// # Errors
-    /// [`DenialCause::Inconsistent`] if the request is not whole, [`DenialCause::EvaluationError`] if Cedar
-    /// does not take it.
-    pub(crate) fn query(&self, request: &Request) -> Result<Query, DenialCause> {
-        let action = uid(&self.action, request.operation.as_str());
-        let principal = uid(&self.workload, request.caller.spiffe_id.as_str());
-        let mut context = vec![
-            ("caller", caller(&request.caller)),
-            ("task", task(&request.task)),
-            ("scope", scope(request)),
-            ("prompt_origin", prompt_origin(request.prompt_origin)),
-            ("time", time(request.time)),
-        ];
-        let mut entities = vec![entity(&principal, workload(&request.caller))];
-        let resource = match (request.operation, &request.resource, &request.credential) {
-            (Operation::CreateTask, Resource::TaskType(task_type), None)
-                if *task_type == request.task.task_type =>
-            {
-                uid(&self.task_type, task_type.as_str())
-            }
-            (Operation::IssueCredential, Resource::Audience(name), Some(facts))
-                if *name == facts.audience =>
-            {
-                let resource = uid(&self.audience, name.as_str());
-                context.push(("credential", credential(facts)));
-                entities.push(entity(&resource, audience(facts)));
-                resource
-            }
-            (Operation::CreateTask | Operation::IssueCredential, _, _) => {
-                return Err(DenialCause::Inconsistent);
-            }
+    /// [`LoadError::Engine`] if Cedar refuses one.
+    pub(crate) fn of(operation: Operation, resource: Kind) -> Result<Self, LoadError> {
+        let named = |name: &str| {
+            name.parse().map(EntityType::EntityType).map_err(|error| LoadError::Engine(format!("{error}")))
         };
-        let context = context.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        Ok(Query {
-            request: ast::Request::new_unchecked(
-                EntityUIDEntry::known(principal.clone().into(), None),
-                EntityUIDEntry::known(action.into(), None),
-                EntityUIDEntry::known(resource.clone().into(), None),
-                Some(Context::Value(Arc::new(context))),
-            )
-            .into(),
-            entities: cedar_policy_core::entities::Entities::from_entities(
-                entities,
-                None::<&cedar_policy_core::entities::NoEntitiesSchema>,
-                TCComputation::AssumeAlreadyComputed,
-                Extensions::all_available(),
-            )
-            .map_err(|_| DenialCause::EvaluationError)?
-            .into(),
-            principal,
-            resource,
+        let action = uid(&named("Brevet::Action")?, operation.as_str());
+        Ok(Self {
+            principal: named(Kind::Workload.as_str())?,
+            action: EntityUIDEntry::known(action, None),
+            resource: named(resource.as_str())?,
         })
+    }
+
+    /// Says every word of a request. None if Cedar does not take it.
+    pub(crate) fn query(&self, facts: &Facts<'_>) -> Option<Query> {
+        let mut variables = BTreeMap::new();
+        for (path, say) in WORDS {
+            if let Some(value) = say(facts) {
+                insert(&mut variables, path, value);
+            }
+        }
+        let mut said = |variable| match variables.remove(variable) {
+            Some(Node::Record(fields)) => fields,
+            _ => BTreeMap::new(),
+        };
+        let (principal, resource) = self.parties(facts);
+        let entities = Entities::from_entities(
+            [(&principal, said("principal")), (&resource, said("resource"))]
+                .into_iter()
+                .filter(|(_, attributes)| !attributes.is_empty())
+                .map(|(uid, attributes)| entity(uid.clone(), attributes)),
+            None::<&NoEntitiesSchema>,
+            TCComputation::AssumeAlreadyComputed,
+            Extensions::all_available(),
+        )
+        .ok()?;
+        let context = said("context").into_iter().map(|(name, node)| (name.into(), node.into())).collect();
+        Some(Query {
+            request: self.request(principal, resource, Context::Value(Arc::new(context))),
+            entities,
+        })
+    }
+
+    /// Says these words of a request, each in the context under its letter.
+    pub(crate) fn quick_query(&self, facts: &Facts<'_>, words: Words) -> Query {
+        let (principal, resource) = self.parties(facts);
+        let context =
+            words.iter().filter_map(|(letter, (_, say))| Some((letter.into(), say(facts)?))).collect();
+        let request = self.request(principal, resource, Context::Value(Arc::new(context)));
+        Query { request, entities: Entities::new() }
+    }
+
+    fn parties(&self, facts: &Facts<'_>) -> (EntityUID, EntityUID) {
+        let principal = uid(&self.principal, facts.caller.spiffe_id.as_str());
+        (principal, uid(&self.resource, facts.resource.1))
+    }
+
+    fn request(&self, principal: EntityUID, resource: EntityUID, context: Context) -> ast::Request {
+        ast::Request::new_unchecked(
+            EntityUIDEntry::known(principal, None),
+            self.action.clone(),
+            EntityUIDEntry::known(resource, None),
+            Some(context),
+        )
     }
 }
 
-fn workload(facts: &CallerFacts) -> [(&'static str, Value); 5] {
-    [
-        ("spiffe_id", facts.spiffe_id.as_str().into()),
-        ("trust_domain", facts.spiffe_id.trust_domain_name().into()),
-        ("path", facts.spiffe_id.path().into()),
-        ("tenant", facts.tenant.as_str().into()),
-        ("roles", texts(facts.roles.iter().map(|role| role.as_str()))),
-    ]
+/// A value, or a record that is being put together.
+enum Node {
+    Value(Value),
+    Record(BTreeMap<&'static str, Node>),
 }
 
-fn audience(facts: &CredentialFacts) -> [(&'static str, Value); 2] {
-    [("sensitivity", sensitivity(facts.sensitivity)), ("enforcement", facts.enforcement.as_str().into())]
+impl From<Node> for Value {
+    fn from(node: Node) -> Self {
+        match node {
+            Node::Value(value) => value,
+            Node::Record(fields) => Self::record(fields, None),
+        }
+    }
 }
 
-fn caller(facts: &CallerFacts) -> Value {
-    record([
-        ("verified", facts.verified.as_str().into()),
-        ("verified_age_seconds", long(facts.verified_age_seconds)),
-    ])
+fn insert(record: &mut BTreeMap<&'static str, Node>, path: &'static str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            record.insert(path, Node::Value(value));
+        }
+        Some((name, rest)) => {
+            if let Node::Record(inner) = record.entry(name).or_insert_with(|| Node::Record(BTreeMap::new())) {
+                insert(inner, rest, value);
+            }
+        }
+    }
 }
 
-fn task(facts: &TaskFacts) -> Value {
-    record([
-        ("type", facts.task_type.as_str().into()),
-        ("purpose", facts.purpose.as_str().into()),
-        ("sensitivity_max", sensitivity(facts.sensitivity_max)),
-        ("agent", facts.agent.as_str().into()),
-        ("delegator", facts.delegator.as_str().into()),
-        ("opener", facts.opener.as_str().into()),
-        ("chain", texts(facts.chain.iter().map(|agent| agent.as_str()))),
-        ("depth", long(facts.depth.into())),
-        ("age_seconds", long(facts.age_seconds)),
-        ("remaining_seconds", long(facts.remaining_seconds)),
-        ("leases_live", long(facts.leases_live.into())),
-    ])
+fn uid(entity_type: &EntityType, id: &str) -> EntityUID {
+    EntityUID::from_components(entity_type.clone(), Eid::new(id), None)
 }
 
-fn scope(request: &Request) -> Value {
-    record([("audiences", texts(request.scope.audiences().into_iter().map(|audience| audience.as_str())))])
+fn entity(uid: EntityUID, attributes: BTreeMap<&'static str, Node>) -> Entity {
+    let attributes =
+        attributes.into_iter().map(|(name, node)| (name.into(), PartialValue::Value(node.into())));
+    Entity::new_with_attr_partial_value(uid, attributes, HashSet::new(), HashSet::new(), [])
 }
 
-fn credential(facts: &CredentialFacts) -> Value {
-    let permissions = facts.scope.permissions();
-    let actions: BTreeSet<&str> = permissions
-        .iter()
-        .flat_map(|permission| permission.actions())
-        .map(|action| action.as_str())
-        .collect();
-    record([
-        ("profile", facts.profile.as_str().into()),
-        ("lifetime_seconds", long(facts.lifetime_seconds)),
-        ("actions", texts(actions)),
-        ("resources", texts(permissions.iter().map(|permission| permission.resource().as_str()))),
-    ])
+fn roles(roles: &BTreeSet<Role>) -> Value {
+    texts(roles.iter().map(|role| role.as_str()))
 }
 
-fn sensitivity(value: Sensitivity) -> Value {
-    record([("level", value.level().into()), ("name", value.as_str().into())])
-}
-
-fn prompt_origin(value: PromptOrigin) -> Value {
-    record([("level", value.level().into()), ("name", value.as_str().into())])
-}
-
-fn time(now: Timestamp) -> Value {
-    let civil = now.civil();
-    record([
-        ("unix_seconds", long(now.seconds())),
-        ("weekday", long(civil.weekday.into())),
-        ("hour", long(civil.hour.into())),
-    ])
-}
-
-fn uid(entity_type: &EntityTypeName, id: &str) -> EntityUid {
-    EntityUid::from_type_name_and_id(entity_type.clone(), EntityId::new(id))
-}
-
-fn entity<const N: usize>(uid: &EntityUid, attributes: [(&'static str, Value); N]) -> ast::Entity {
-    let attributes = attributes.into_iter().map(|(name, value)| (name.into(), value.into()));
-    ast::Entity::new_with_attr_partial_value(
-        uid.clone().into(),
-        attributes,
-        HashSet::new(),
-        HashSet::new(),
-        [],
-    )
-}
-
-fn record<const N: usize>(fields: [(&'static str, Value); N]) -> Value {
-    Value::record(fields, None)
+fn ids(ids: &[SpiffeId]) -> Value {
+    texts(ids.iter().map(SpiffeId::as_str))
 }
 
 fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> Value {

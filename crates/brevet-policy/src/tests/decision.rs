@@ -7,8 +7,8 @@ use brevet_core::request::{DeterminingPolicy, Obligations};
 use super::*;
 use crate::DenialCause;
 
-/// Fails by overflow for every task that is at least two seconds old, and holds for no other.
-const FAILS: &str = "when { context.task.age_seconds * 9223372036854775807 < 0 }";
+/// Fails by overflow for every caller that was verified at least two seconds ago, and holds for no other.
+const FAILS: &str = "when { context.caller.verified_age_seconds * 9223372036854775807 < 0 }";
 const PERMIT: &str = "@id(\"yes\") permit (principal, action, resource);\n";
 
 fn permit(policies: &Policies, request: Request) -> brevet_core::proof::Permit {
@@ -21,7 +21,7 @@ fn permit(policies: &Policies, request: Request) -> brevet_core::proof::Permit {
 #[test]
 fn what_nothing_permits_is_denied() {
     let none = Policies::from_sources(&BTreeMap::new()).unwrap();
-    for request in [create_task(), issue_credential()] {
+    for request in one_of_each() {
         let denial = denial(&none, request);
         assert_eq!(denial.cause, DenialCause::NoPermit);
         assert_eq!(determining(&denial), [""; 0]);
@@ -47,7 +47,7 @@ fn p4_a_failing_forbid_denies() {
     assert_eq!(denial.cause, DenialCause::EvaluationError);
     assert_eq!(determining(&denial), ["no"]);
     let mut young = issue_credential();
-    young.task.age_seconds = 1;
+    young.caller.verified_age_seconds = 1;
     permit(&policies, young);
 }
 
@@ -72,39 +72,67 @@ fn p4_an_attribute_of_an_entity_that_is_not_in_the_request_denies() {
     let denial = denial(&policies, issue_credential());
     assert_eq!(denial.cause, DenialCause::EvaluationError);
     assert_eq!(determining(&denial), ["no"]);
-    let mut request = issue_for("ledger", Enforcement::Lease, Sensitivity::Low);
-    permit(&policies, request.clone());
-    request.operation = Operation::CreateTask;
-    assert!(matches!(policies.decide(request), Decision::Deny(_)));
+    permit(&policies, issue_for("ledger", Enforcement::Lease, Sensitivity::Low));
 }
 
 #[test]
-fn p4_a_request_without_what_its_operation_is_about_is_denied() {
+fn p4_a_request_without_what_its_action_always_has_is_denied() {
     let policies = policies(PERMIT);
-    permit(&policies, issue_credential());
-    let mut without = issue_credential();
-    without.credential = None;
-    let mut other_audience = issue_credential();
-    other_audience.resource = Resource::Audience(AudienceName::parse("other").unwrap());
-    let mut other_resource = issue_credential();
-    other_resource.resource = create_task().resource;
-    let mut other_type = create_task();
-    other_type.resource = Resource::TaskType(TaskType::parse("other").unwrap());
-    let mut other_operation = issue_credential();
-    other_operation.operation = Operation::CreateTask;
-    for request in [without, other_audience, other_resource, other_type, other_operation] {
-        assert_eq!(denial(&policies, request).cause, DenialCause::Inconsistent);
+    for request in one_of_each() {
+        permit(&policies, request);
     }
+    for call in [OperatorCall::RevokeLeases, OperatorCall::CreateLock, OperatorCall::LiftLock] {
+        let mut aimless = operate(call, Role::Stopper);
+        aimless.ask = Ask::Operate { call, tenant: TenantName::default(), selector: None };
+        assert_eq!(denial(&policies, aimless).cause, DenialCause::EvaluationError);
+    }
+    let mut orphan = delegate_task();
+    about(&mut orphan).task.chain.remove(0);
+    assert_eq!(denial(&policies, orphan).cause, DenialCause::EvaluationError);
+}
+
+#[test]
+fn p4_a_word_is_said_however_a_policy_reads_it() {
+    for condition in [
+        "if context.task.depth > 0 then false else context.task.sensitivity_max.level == 1",
+        "context.task.sensitivity_max == { level: 1, name: \"moderate\" }",
+        "(if context.task.depth > 0 then principal else resource).spiffe_id like \"*reader\"",
+        "(if context.task.depth > 0 then context.task else context.task).purpose == \"quarterly-report\"",
+        "[context.prompt_origin].contains({ level: 1, name: \"user\" })",
+        "{ who: principal }.who.roles.contains(\"agent\")",
+        "principal has path && context has caller.verified && context.caller.verified == \"x509_svid\"",
+        "[principal, resource].contains(principal) && !(principal is Brevet::Workload && principal == resource)",
+        "Brevet::Workload::\"spiffe://example.org/agent/reader\".path == \"/agent/reader\"",
+        "context == context && context.time == context.time",
+    ] {
+        let head = "principal, action == Brevet::Action::\"DelegateTask\", resource";
+        let policies = policies(&format!("@id(\"a\") permit ({head}) when {{ {condition} }};"));
+        let mut request = delegate_task();
+        about(&mut request).task.depth =
+            u8::from(condition.contains("(if context.task.depth > 0 then context"));
+        permit(&policies, request);
+    }
+}
+
+#[test]
+fn p4_an_agent_that_delegates_to_itself_is_one_entity() {
+    let policies = policies(
+        "@id(\"a\") permit (principal, action, resource) when { principal.roles.contains(\"agent\") };
+         @id(\"b\") permit (principal, action == Brevet::Action::\"DelegateTask\", resource)
+           when { resource.path == principal.path };",
+    );
+    permit(&policies, delegate_to(AGENT));
 }
 
 #[test]
 fn p4_an_origin_that_nobody_vouches_for_is_the_worst() {
     let policies = policies(
-        "@id(\"a\") permit (principal, action, resource) when { context.prompt_origin.name == \"user\" };",
+        "@id(\"a\") permit (principal, action == Brevet::Action::\"IssueCredential\", resource)
+           when { context.prompt_origin.name == \"user\" };",
     );
     permit(&policies, issue_credential());
     let mut silent = issue_credential();
-    silent.prompt_origin = PromptOrigin::judged(None, Some(PromptOrigin::System));
+    about(&mut silent).prompt_origin = PromptOrigin::judged(None, Some(PromptOrigin::System));
     assert_eq!(denial(&policies, silent).cause, DenialCause::NoPermit);
 }
 
@@ -115,7 +143,7 @@ fn the_shortest_life_that_any_permit_obliges_to_binds() {
          @id(\"b\") @lifetime_seconds_max(\"60\") permit (principal is Brevet::Workload, action, resource);
          @id(\"c\") permit (principal, action, resource);
          @id(\"d\") @lifetime_seconds_max(\"1\") permit (principal, action, resource)
-           when { context.task.depth > 0 };",
+           when { context.caller.verified_age_seconds > 12 };",
     );
     let permit = permit(&policies, issue_credential());
     assert_eq!(permit.lifetime_max(), Some(Duration::from_secs(60)));
@@ -153,29 +181,64 @@ fn every_word_of_the_vocabulary_is_said_as_the_request_has_it() {
              principal.path == "/agent/researcher" && principal.tenant == "default" &&
              principal.roles == ["agent"]
            }};
-           @id("context") permit (principal, action, resource) when {{
+           @id("call") permit (principal, action, resource) when {{
              context.caller.verified == "x509_svid" && context.caller.verified_age_seconds == 12 &&
+             context.time == {{ unix_seconds: 1795350896, weekday: 7, hour: 12 }}
+           }};
+           @id("context") permit (principal, action in [
+             Brevet::Action::"CreateTask", Brevet::Action::"IssueCredential", Brevet::Action::"RenewCredential"
+           ], resource) when {{
              context.task.type == "research" && context.task.purpose == "quarterly-report" &&
              context.task.sensitivity_max == {{ level: 1, name: "moderate" }} &&
              context.task.agent == "{AGENT}" && context.task.opener == "{ORCHESTRATOR}" &&
              context.task.delegator == "spiffe://example.org/people/ada" && context.task.chain == ["{AGENT}"] &&
-             context.task.depth == 0 && context.task.age_seconds == 30 &&
+             context.task.ancestors.isEmpty() && context.task.depth == 0 && context.task.age_seconds == 30 &&
              context.task.remaining_seconds == 3570 && context.task.leases_live == 1 &&
-             context.scope.audiences == ["files"] && context.prompt_origin == {{ level: 1, name: "user" }} &&
-             context.time == {{ unix_seconds: 1795350896, weekday: 7, hour: 12 }}
+             context.scope.audiences == ["files"] && context.prompt_origin == {{ level: 1, name: "user" }}
            }};
            @id("task-type") permit (principal, action, resource == Brevet::TaskType::"research");
+           @id("delegate") permit (
+             principal, action == Brevet::Action::"DelegateTask", resource == Brevet::Workload::"{DELEGATE}"
+           ) when {{
+             resource.spiffe_id == "{DELEGATE}" && resource.trust_domain == "example.org" &&
+             resource.path == "/agent/reader" && resource.tenant == "default" && resource.roles == ["agent"] &&
+             context.parent.agent == "{AGENT}" && context.task.agent == "{DELEGATE}" &&
+             context.task.chain == ["{AGENT}", "{DELEGATE}"] && context.task.ancestors == ["{AGENT}"]
+           }};
            @id("audience") permit (
-             principal, action == Brevet::Action::"IssueCredential", resource == Brevet::Audience::"files"
+             principal,
+             action in [Brevet::Action::"IssueCredential", Brevet::Action::"RenewCredential"],
+             resource == Brevet::Audience::"files"
            ) when {{
              resource.enforcement == "lease" && resource.sensitivity == {{ level: 1, name: "moderate" }} &&
              context.credential.profile == "task_token" && context.credential.lifetime_seconds == 600 &&
              context.credential.actions == ["read", "list"] && context.credential.resources == ["reports/**"]
-           }};"#
+           }};
+           @id("trust-domain") permit (
+             principal, action, resource == Brevet::TrustDomain::"{TRUST_DOMAIN}"
+           ) when {{
+             context.credential.profile == "x509_svid" && context.credential.lifetime_seconds == 600 &&
+             context.credential.actions.isEmpty() && context.credential.resources.isEmpty()
+           }};
+           @id("tenant") permit (principal, action, resource == Brevet::Tenant::"default")
+             when {{ resource.name == "default" }};
+           @id("selector") permit (principal, action in [
+             Brevet::Action::"RevokeLeases", Brevet::Action::"CreateLock", Brevet::Action::"LiftLock"
+           ], resource) when {{ context.selector.kind == "everything" }};"#
     ));
     let ids = |request| -> Vec<String> {
         permit(&policies, request).evidence().determining.iter().map(|policy| policy.id.clone()).collect()
     };
-    assert_eq!(ids(create_task()), ["context", "task-type"]);
-    assert_eq!(ids(issue_credential()), ["audience", "context", "workload"]);
+    assert_eq!(ids(create_task()), ["call", "context", "task-type"]);
+    assert_eq!(ids(delegate_task()), ["call", "delegate", "workload"]);
+    for form in [|request| request, renewal] {
+        assert_eq!(ids(form(issue_credential())), ["audience", "call", "context", "workload"]);
+        assert_eq!(ids(form(issue_svid())), ["call", "context", "trust-domain", "workload"]);
+    }
+    for call in [OperatorCall::ListLeases, OperatorCall::ListLocks, OperatorCall::ListEvents] {
+        assert_eq!(ids(operate(call, Role::Auditor)), ["call", "tenant"]);
+    }
+    for call in [OperatorCall::RevokeLeases, OperatorCall::CreateLock, OperatorCall::LiftLock] {
+        assert_eq!(ids(operate(call, Role::Stopper)), ["call", "selector", "tenant"]);
+    }
 }

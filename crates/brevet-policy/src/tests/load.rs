@@ -3,8 +3,8 @@
 use std::fs;
 
 use super::*;
-use crate::load::{NESTING_MAX, POLICY_BYTES_MAX, Problem, parse};
-use crate::vocabulary;
+use crate::load::{NESTING_MAX, POLICY_BYTES_MAX, Problem};
+use crate::vocabulary::{self, Facts, OPERATIONS, Sentence, Words};
 
 const YES: &str = "@id(\"yes\") permit (principal, action, resource);";
 
@@ -34,7 +34,7 @@ fn a_syntax_error_is_named_with_file_and_line() {
 #[test]
 fn a_semicolon_in_a_string_or_comment_ends_nothing() {
     let text = "// ; \n@id(\"a\") // ; \"\npermit (principal, action, resource)\n\
-                when { context.task.type != \"a\\\";b //\" }; // ;\n@id(\"b\")\nforbid (principal, action, resource);";
+                when { principal.path != \"a\\\";b //\" }; // ;\n@id(\"b\")\nforbid (principal, action, resource);";
     let denial = denial(&policies(text), issue_credential());
     assert_eq!(denial.evidence.determining[0].line, 5);
 }
@@ -70,7 +70,8 @@ fn a_policy_that_does_not_fit_the_schema_is_refused() {
         "false",
         "context.task.type == \"p\u{430}y\"",
     ] {
-        let text = format!("{YES}\n@id(\"no\") forbid (principal, action, resource) when {{ {condition} }};");
+        let head = "principal, action == Brevet::Action::\"CreateTask\", resource";
+        let text = format!("{YES}\n@id(\"no\") forbid ({head}) when {{ {condition} }};");
         let (line, problem) = refusal(&text);
         assert!(line == 2 && matches!(problem, Problem::Invalid(_)), "{condition} {line} {problem:?}");
     }
@@ -186,15 +187,21 @@ fn a_directory_is_loaded_in_the_order_of_names_and_only_its_policy_files() {
 #[test]
 fn what_is_asked_fits_the_schema() {
     let schema = vocabulary::schema().unwrap();
-    let vocabulary = vocabulary::Vocabulary::parse().unwrap();
-    let sources = BTreeMap::from([("a.cedar".to_owned(), YES.to_owned())]);
-    assert_eq!(parse(&sources).unwrap().schema.actions().count(), 2);
-    for request in [create_task(), issue_credential()] {
-        let query = vocabulary.query(&request).unwrap();
-        let entities = query.entities.iter().cloned().collect::<Vec<_>>();
-        cedar_policy::Entities::from_entities(entities, Some(&schema)).unwrap();
-        let context = query.request.context().unwrap().clone();
-        let action = query.request.action().unwrap().clone();
-        cedar_policy::Request::new(query.principal, action, query.resource, context, Some(&schema)).unwrap();
+    assert_eq!(schema.actions().count(), OPERATIONS.len());
+    let mut asked = BTreeSet::new();
+    for request in one_of_each() {
+        let facts = Facts::of(&request).unwrap();
+        asked.insert(facts.operation);
+        let sentence = Sentence::of(facts.operation, facts.resource.0).unwrap();
+        let query = sentence.query(&facts).unwrap();
+        let entities = cedar_policy::Entities::from(query.entities);
+        cedar_policy::Entities::from_entities(entities.iter().cloned(), Some(&schema)).unwrap();
+        let request = cedar_policy::Request::from(query.request);
+        let [principal, action, resource] =
+            [request.principal(), request.action(), request.resource()].map(|uid| uid.unwrap().clone());
+        let context = request.context().unwrap().clone();
+        cedar_policy::Request::new(principal, action, resource, context, Some(&schema)).unwrap();
     }
+    assert_eq!(asked, OPERATIONS.into());
+    assert!(Words::at("context.time.hour").is_some(), "every word has a letter");
 }

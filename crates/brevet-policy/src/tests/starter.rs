@@ -3,9 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use brevet_core::registry::{Enforcement, Role};
-use brevet_core::request::{PromptOrigin, Request, Sensitivity};
-
 use super::*;
 use crate::load::{self, Loaded};
 use crate::source::pieces;
@@ -34,6 +31,10 @@ fn denied_by(id: &str) -> Outcome {
     Outcome::Denied { by: vec![id.to_owned()] }
 }
 
+fn denied() -> Outcome {
+    Outcome::Denied { by: vec![] }
+}
+
 fn sources() -> BTreeMap<String, String> {
     load::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/policies")).unwrap()
 }
@@ -41,14 +42,18 @@ fn sources() -> BTreeMap<String, String> {
 /// For each shipped policy an ordinary request that shows it: its id, the request, what comes of it.
 fn scenarios() -> Vec<(&'static str, Request, Outcome)> {
     let within = |ceiling, mut request: Request| {
-        request.task.sensitivity_max = ceiling;
+        about(&mut request).task.sensitivity_max = ceiling;
         request
     };
     let ledger = || issue_for("ledger", Enforcement::Action, Sensitivity::High);
     let mut injected = within(Sensitivity::High, ledger());
-    injected.prompt_origin = PromptOrigin::ToolOutput;
+    about(&mut injected).prompt_origin = PromptOrigin::ToolOutput;
+    let mut back = delegate_to(AGENT);
+    back.caller = caller(DELEGATE, Role::Agent);
+    about(&mut back).task.chain = [AGENT, DELEGATE, AGENT].map(|id| id.parse().unwrap()).into();
     vec![
         ("orchestrators-create-tasks", create_task(), permitted(None)),
+        ("agents-delegate-tasks", delegate_task(), permitted(None)),
         ("task-tokens", issue_credential(), permitted(None)),
         ("task-tokens-high-sensitivity", within(Sensitivity::High, ledger()), permitted(Some(300))),
         (
@@ -56,6 +61,9 @@ fn scenarios() -> Vec<(&'static str, Request, Outcome)> {
             issue_for("weather", Enforcement::Signature, Sensitivity::Low),
             permitted(Some(60)),
         ),
+        ("task-svids", issue_svid(), permitted(Some(300))),
+        ("stoppers-stop", operate(OperatorCall::CreateLock, Role::Stopper), permitted(None)),
+        ("auditors-read", operate(OperatorCall::ListEvents, Role::Auditor), permitted(None)),
         ("guard-agent-and-ceiling", ledger(), denied_by("guard-agent-and-ceiling")),
         ("guard-prompt-origin", injected, denied_by("guard-prompt-origin")),
         (
@@ -63,6 +71,7 @@ fn scenarios() -> Vec<(&'static str, Request, Outcome)> {
             issue_for("crm", Enforcement::Signature, Sensitivity::Moderate),
             denied_by("guard-signature-only"),
         ),
+        ("guard-delegation-cycle", back, denied_by("guard-delegation-cycle")),
     ]
 }
 
@@ -86,32 +95,111 @@ fn every_shipped_policy_has_a_scenario_that_differs_without_it() {
 }
 
 #[test]
+fn a_renewal_is_decided_as_the_issue_was() {
+    let shipped = Policies::from_sources(&sources()).unwrap();
+    let mut renewed = 0;
+    for (id, request, expected) in scenarios() {
+        if matches!(request.ask, Ask::IssueCredential { .. }) {
+            assert_eq!(outcome(&shipped, renewal(request)), expected, "{id}");
+            renewed += 1;
+        }
+    }
+    assert_eq!(renewed, 7);
+}
+
+#[test]
 fn an_agent_opens_no_task_and_nobody_else_draws_its_credential() {
     let shipped = Policies::from_sources(&sources()).unwrap();
     let mut opening = create_task();
     opening.caller = caller(AGENT, Role::Agent);
-    assert_eq!(outcome(&shipped, opening), Outcome::Denied { by: vec![] });
-    let other = "spiffe://example.org/agent/other";
+    assert_eq!(outcome(&shipped, opening), denied());
     for (spiffe_id, role) in
-        [(ORCHESTRATOR, Role::Orchestrator), (other, Role::Agent), (AGENT, Role::Enforcer)]
+        [(ORCHESTRATOR, Role::Orchestrator), (DELEGATE, Role::Agent), (AGENT, Role::Enforcer)]
     {
-        let mut drawing = issue_credential();
-        drawing.caller = caller(spiffe_id, role);
-        assert_eq!(outcome(&shipped, drawing), denied_by("guard-agent-and-ceiling"), "{spiffe_id}");
+        for mut drawing in [issue_credential(), issue_svid(), renewal(issue_credential())] {
+            drawing.caller = caller(spiffe_id, role);
+            assert_eq!(outcome(&shipped, drawing), denied_by("guard-agent-and-ceiling"), "{spiffe_id}");
+        }
+    }
+}
+
+#[test]
+fn only_an_agent_delegates_and_only_its_own_task_to_an_agent_of_its_tenant() {
+    let shipped = Policies::from_sources(&sources()).unwrap();
+    let with = |change: fn(&mut Request)| {
+        let mut request = delegate_task();
+        change(&mut request);
+        outcome(&shipped, request)
+    };
+    let delegate = |request: &mut Request, facts: DelegateFacts| {
+        if let Ask::DelegateTask { delegate, .. } = &mut request.ask {
+            *delegate = facts;
+        }
+    };
+    assert_eq!(with(|request| about(request).task.depth = 5), permitted(None));
+    assert_eq!(with(|request| about(request).task.depth = 6), denied());
+    assert_eq!(with(|request| request.caller = caller(AGENT, Role::Orchestrator)), denied());
+    assert_eq!(with(|request| request.caller = caller(ORCHESTRATOR, Role::Agent)), denied());
+    let unregistered = DelegateFacts { tenant: TenantName::default(), roles: BTreeSet::new() };
+    let foreign =
+        DelegateFacts { tenant: TenantName::parse("other").unwrap(), roles: BTreeSet::from([Role::Agent]) };
+    for facts in [unregistered, foreign] {
+        let mut request = delegate_task();
+        delegate(&mut request, facts);
+        assert_eq!(outcome(&shipped, request), denied());
+    }
+    assert_eq!(outcome(&shipped, delegate_to(AGENT)), denied_by("guard-delegation-cycle"));
+}
+
+#[test]
+fn operators_do_what_their_role_is_for_in_their_own_tenant() {
+    let shipped = Policies::from_sources(&sources()).unwrap();
+    let may = |role| -> Vec<&str> {
+        CALLS
+            .into_iter()
+            .filter(|call| outcome(&shipped, operate(*call, role)) == permitted(None))
+            .map(|call| call.operation().as_str())
+            .collect()
+    };
+    assert_eq!(may(Role::Stopper), ["ListLeases", "RevokeLeases", "ListLocks", "CreateLock", "LiftLock"]);
+    assert_eq!(may(Role::Auditor), ["ListLeases", "ListLocks", "ListEvents"]);
+    for role in
+        [Role::Agent, Role::Orchestrator, Role::Enforcer, Role::Author, Role::Approver, Role::KeyOfficer]
+    {
+        assert_eq!(may(role), [""; 0], "{role:?}");
+    }
+    for call in CALLS {
+        for role in [Role::Stopper, Role::Auditor] {
+            let mut stale = operate(call, role);
+            stale.caller.verified_age_seconds = 3_601;
+            assert_eq!(outcome(&shipped, stale), denied(), "{call:?}");
+            let mut foreign = operate(call, role);
+            foreign.caller.tenant = TenantName::parse("other").unwrap();
+            assert_eq!(outcome(&shipped, foreign), denied(), "{call:?}");
+        }
     }
 }
 
 #[test]
 fn the_limits_of_age_and_depth_are_exact() {
     let shipped = Policies::from_sources(&sources()).unwrap();
-    let with = |age, depth| {
-        let mut request = issue_credential();
-        request.caller.verified_age_seconds = age;
-        request.task.depth = depth;
-        outcome(&shipped, request)
-    };
-    assert_eq!(with(3_600, 5), permitted(None));
-    assert_eq!(with(3_601, 5), denied_by("guard-agent-and-ceiling"));
-    assert_eq!(with(3_600, 6), denied_by("guard-agent-and-ceiling"));
-    assert_eq!(with(u64::MAX, 0), denied_by("guard-agent-and-ceiling"));
+    for (asked, expected) in [
+        (issue_credential(), permitted(None)),
+        (issue_svid(), permitted(Some(300))),
+        (renewal(issue_svid()), permitted(Some(300))),
+    ] {
+        let with = |age, depth| {
+            let mut request = asked.clone();
+            request.caller.verified_age_seconds = age;
+            about(&mut request).task.depth = depth;
+            outcome(&shipped, request)
+        };
+        assert_eq!(with(3_600, 5), expected);
+        assert_eq!(with(3_601, 5), denied_by("guard-agent-and-ceiling"));
+        assert_eq!(with(3_600, 6), denied_by("guard-agent-and-ceiling"));
+        assert_eq!(with(u64::MAX, 0), denied_by("guard-agent-and-ceiling"));
+    }
+    let mut operating = operate(OperatorCall::CreateLock, Role::Stopper);
+    operating.caller.verified_age_seconds = 3_600;
+    assert_eq!(outcome(&shipped, operating), permitted(None));
 }
