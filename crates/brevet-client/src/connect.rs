@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, fs};
 
+use brevet_api::v1::audit_service_client::AuditServiceClient;
 use brevet_api::v1::credential_service_client::CredentialServiceClient;
+use brevet_api::v1::lease_service_client::LeaseServiceClient;
+use brevet_api::v1::lock_service_client::LockServiceClient;
 use brevet_api::v1::revocation_service_client::RevocationServiceClient;
 use brevet_api::v1::task_service_client::TaskServiceClient;
 use brevet_core::spiffe_id::SpiffeId;
@@ -17,11 +20,14 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 use zeroize::Zeroize;
+
+/// How much longer a record may be than the request that it records.
+const EVENT_BYTES_PER_REQUEST_BYTE: usize = 16;
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
@@ -186,6 +192,28 @@ impl Broker {
         /// The revocation service.
         revocations, RevocationServiceClient
     );
+    stub!(
+        /// The lease service.
+        leases, LeaseServiceClient
+    );
+    stub!(
+        /// The lock service: all that the local root socket serves.
+        locks, LockServiceClient
+    );
+
+    const fn over(channel: Channel, settings: &Settings) -> Self {
+        let Settings { request_bytes_max, answer_bytes_max, .. } = *settings;
+        Self { channel, request_bytes_max, answer_bytes_max }
+    }
+
+    /// The audit service. A record repeats what was asked for, so it may be longer than other answers are.
+    #[must_use]
+    pub fn audit(&self) -> AuditServiceClient<Channel> {
+        let event_bytes_max = self.request_bytes_max.saturating_mul(EVENT_BYTES_PER_REQUEST_BYTE);
+        AuditServiceClient::new(self.channel.clone())
+            .max_encoding_message_size(self.request_bytes_max)
+            .max_decoding_message_size(event_bytes_max.max(self.answer_bytes_max))
+    }
 
     /// The connection itself, for services with stubs of their own, such as health and reflection.
     #[must_use]
@@ -218,14 +246,7 @@ pub async fn connect(
 
     // This crate's connector speaks TLS itself, so tonic is given a URL without it to dial, and the true one to send.
     let plain = format!("http://{}", origin.authority().map_or("", |it| it.as_str()));
-    let dialled = Endpoint::from_shared(plain)
-        .and_then(|it| it.user_agent(concat!("brevet-client/", env!("CARGO_PKG_VERSION"))))
-        .map_err(|_| ConnectError::Endpoint)?
-        .origin(origin)
-        .connect_timeout(settings.connect_timeout)
-        .timeout(settings.request_timeout)
-        .http2_keep_alive_interval(settings.keep_alive_interval)
-        .keep_alive_timeout(settings.keep_alive_timeout);
+    let dialled = dialled(plain, settings)?.origin(origin);
     let connector = service_fn(move |_: Uri| {
         let (tls, address, server_name) = (tls.clone(), address.clone(), server_name.clone());
         async move {
@@ -234,15 +255,39 @@ pub async fn connect(
             tls.connect(server_name, stream).await.map(TokioIo::new)
         }
     });
-    let channel = dialled
-        .connect_with_connector(connector)
-        .await
-        .map_err(|source| ConnectError::Unreachable { endpoint: endpoint.to_owned(), source })?;
-    Ok(Broker {
-        channel,
-        request_bytes_max: settings.request_bytes_max,
-        answer_bytes_max: settings.answer_bytes_max,
-    })
+    let unreachable = |source| ConnectError::Unreachable { endpoint: endpoint.to_owned(), source };
+    let channel = dialled.connect_with_connector(connector).await.map_err(unreachable)?;
+    Ok(Broker::over(channel, settings))
+}
+
+/// Connects to the local root socket of a broker on this machine. Neither end shows a certificate: the kernel tells the
+/// broker whose process it is, and the socket's directory belongs to the broker's user or root.
+///
+/// # Errors
+/// [`ConnectError::Unreachable`].
+pub async fn connect_local(path: &Path, settings: &Settings) -> Result<Broker, ConnectError> {
+    let dialled = dialled("http://localhost".to_owned(), settings)?;
+    let connector = {
+        let path = path.to_owned();
+        service_fn(move |_: Uri| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        })
+    };
+    let unreachable = |source| ConnectError::Unreachable { endpoint: path.display().to_string(), source };
+    let channel = dialled.connect_with_connector(connector).await.map_err(unreachable)?;
+    Ok(Broker::over(channel, settings))
+}
+
+fn dialled(url: String, settings: &Settings) -> Result<Endpoint, ConnectError> {
+    let endpoint = Endpoint::from_shared(url)
+        .and_then(|it| it.user_agent(concat!("brevet-client/", env!("CARGO_PKG_VERSION"))))
+        .map_err(|_| ConnectError::Endpoint)?;
+    Ok(endpoint
+        .connect_timeout(settings.connect_timeout)
+        .timeout(settings.request_timeout)
+        .http2_keep_alive_interval(settings.keep_alive_interval)
+        .keep_alive_timeout(settings.keep_alive_timeout))
 }
 
 /// The URL as tonic knows it, and the host and port to dial.

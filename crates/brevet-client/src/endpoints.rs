@@ -10,7 +10,9 @@ use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::connect::{Broker, ConnectError, Identity, IdentityError, ServerTrust, Settings, connect};
+use crate::connect::{
+    Broker, ConnectError, Identity, IdentityError, ServerTrust, Settings, connect, connect_local,
+};
 
 /// The file's name in the directory.
 pub const ENDPOINTS_FILE: &str = "endpoints.json";
@@ -47,6 +49,9 @@ pub enum EndpointsError {
     Connect(#[from] ConnectError),
 }
 
+/// The name under which [`Endpoints::connect`] takes the local root socket, unless an identity is called so.
+const ROOT: &str = "root";
+
 /// What is reached where, and the identities to reach it with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoints {
@@ -54,6 +59,9 @@ pub struct Endpoints {
     pub grpc: String,
     /// The HTTP listener's URL, `http://{host}:{port}`.
     pub http: String,
+    /// The local root socket. In the file it may be relative to the file's directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_socket: Option<PathBuf>,
     /// The broker's own trust domain.
     pub trust_domain: TrustDomain,
     /// The SPIFFE ID that the broker serves as.
@@ -87,7 +95,7 @@ impl Endpoints {
             serde_json::from_slice(&text).map_err(|source| EndpointsError::Content { path, source })?;
         let identities = endpoints.identities.values_mut();
         let files = identities.flat_map(|it| [&mut it.cert, &mut it.key, &mut it.bundle]);
-        for file in files {
+        for file in files.chain(&mut endpoints.root_socket) {
             *file = directory.join(&file);
         }
         Ok(endpoints)
@@ -115,11 +123,14 @@ impl Endpoints {
         self.identities.get(name).ok_or_else(|| EndpointsError::UnknownIdentity(name.to_owned()))
     }
 
-    /// Connects as one of the identities, with the default settings.
+    /// Connects as one of the identities, or as `root` over the local root socket, with the default settings.
     ///
     /// # Errors
     /// [`EndpointsError::UnknownIdentity`], [`EndpointsError::Identity`] and [`EndpointsError::Connect`].
     pub async fn connect(&self, name: &str) -> Result<Broker, EndpointsError> {
+        if let (ROOT, false, Some(path)) = (name, self.identities.contains_key(ROOT), &self.root_socket) {
+            return Ok(connect_local(path, &Settings::default()).await?);
+        }
         let files = self.identity(name)?;
         let identity = Identity::load(&files.cert, &files.key)?;
         let trust = ServerTrust::load(&files.bundle, self.server_spiffe_id.clone())?;

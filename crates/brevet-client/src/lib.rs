@@ -7,7 +7,9 @@ pub mod connect;
 pub mod dpop;
 pub mod endpoints;
 pub mod refusal;
+pub mod watch;
 
-pub use connect::{Broker, ConnectError, Identity, ServerTrust, Settings, connect};
+pub use connect::{Broker, ConnectError, Identity, ServerTrust, Settings, connect, connect_local};
 pub use endpoints::Endpoints;
 pub use refusal::Refusal;
+pub use watch::{Watching, watch};

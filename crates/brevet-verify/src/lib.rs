@@ -2,9 +2,12 @@
 //!
 //! A resource server asks three things of a token, in this order: whether the broker issued it to whoever presents
 //! it ([`Verifier::verify`]), whether it permits the call ([`Verified::permits`]), and whether its lease still lives,
-//! which no signature can say: [`Verified::lease`] names the lease to ask about. Whatever is in doubt is refused.
+//! which no signature can say: [`Picture::judge`] answers from what the broker's stream of revocations told, or
+//! [`Verified::lease`] names the lease to ask the broker about. Whatever is in doubt is refused.
 //!
 //! Nothing here reads a clock, a file or a socket.
+
+mod picture;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +21,8 @@ pub use brevet_identity::jwk_set::{InvalidJwkSet, JwkSet};
 use brevet_identity::task_token::{self, VerifiedToken};
 pub use brevet_identity::task_token::{TaskTokenClaims, TokenError};
 use thiserror::Error;
+
+pub use crate::picture::{BookmarkError, Death, Picture, Standing, Witness};
 
 /// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -7,10 +7,10 @@ use serde_json::json;
 use super::*;
 
 const ISSUER: &str = "https://broker.example";
-const AUDIENCE: &str = "https://files.example";
+pub(crate) const AUDIENCE: &str = "https://files.example";
 const AGENT: &str = "spiffe://example.org/agent";
-const ISSUED: u64 = 1_000_000;
-const HOLDER: Presenter = presenter(1, None);
+pub(crate) const ISSUED: u64 = 1_000_000;
+pub(crate) const HOLDER: Presenter = presenter(1, None);
 
 const fn presenter(key: u8, certificate: Option<u8>) -> Presenter {
     Presenter {
@@ -23,55 +23,67 @@ const fn presenter(key: u8, certificate: Option<u8>) -> Presenter {
 }
 
 /// A broker's signing key and what it has published.
-struct Issuer {
+pub(crate) struct Issuer {
     pair: EcdsaKeyPair,
     rng: SystemRandom,
 }
 
 impl Issuer {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let rng = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &rng).unwrap();
         Self { pair, rng }
     }
 
-    fn verifier(&self, audience: &str) -> Verifier {
+    pub(crate) fn verifier(&self, audience: &str) -> Verifier {
+        Verifier::new(ISSUER.to_owned(), AudienceName::parse(audience).unwrap(), self.keys())
+    }
+
+    /// Its one key, by the name `k`.
+    pub(crate) fn keys(&self) -> JwkSet {
         let point = self.pair.public_key().as_ref();
         let (x, y) = (URL_SAFE_NO_PAD.encode(&point[1..33]), URL_SAFE_NO_PAD.encode(&point[33..]));
         let set = json!({"keys": [
             {"kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": "k", "alg": "ES256", "use": "sig"},
         ]});
-        let keys = JwkSet::parse(set.to_string().as_bytes()).unwrap();
-        Verifier::new(ISSUER.to_owned(), AudienceName::parse(audience).unwrap(), keys)
+        JwkSet::parse(set.to_string().as_bytes()).unwrap()
+    }
+
+    pub(crate) fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.pair.sign(&self.rng, message).unwrap().as_ref().try_into().unwrap()
     }
 
     fn token(&self, certificate: Option<u8>) -> String {
+        let id = "0000000000000000000000000g";
+        self.token_of(certificate, &[id], id)
+    }
+
+    /// A token of a lease in the last task of a path.
+    pub(crate) fn token_of(&self, certificate: Option<u8>, path: &[&str], lease: &str) -> String {
         let digest = |byte: u8| URL_SAFE_NO_PAD.encode([byte; 32]);
         let mut confirmation = json!({"jkt": digest(1)});
         if let Some(byte) = certificate {
             confirmation["x5t#S256"] = json!(digest(byte));
         }
-        let id = "0000000000000000000000000g";
         let claims = json!({
             "iss": ISSUER, "sub": AGENT, "client_id": AGENT, "aud": AUDIENCE,
             "act": {"iss": ISSUER, "sub": AGENT, "sub_profile": "ai_agent"},
-            "iat": ISSUED, "exp": ISSUED + 300, "jti": id,
+            "iat": ISSUED, "exp": ISSUED + 300, "jti": lease,
             "authorization_details": [{
                 "type": "brevet", "locations": [AUDIENCE], "identifier": "reports/**", "actions": ["read"],
                 "constraints": {"pages": {"between": {"max": 10}}},
             }],
-            "cnf": confirmation, "task": [id], "rev": 7, "pol": digest(9),
+            "cnf": confirmation, "task": path, "rev": 7, "pol": digest(9),
         });
         let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": "k"});
         let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let input = format!("{}.{}", part(&header), part(&claims));
-        let signature = self.pair.sign(&self.rng, input.as_bytes()).unwrap();
-        format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
+        format!("{input}.{}", URL_SAFE_NO_PAD.encode(self.sign(input.as_bytes())))
     }
 }
 
-fn at(seconds: u64) -> Timestamp {
+pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_seconds(ISSUED + seconds)
 }
 

@@ -2,7 +2,10 @@ use std::fs;
 use std::net::SocketAddr;
 
 use brevet_api::v1::revocation_service_server::{RevocationService, RevocationServiceServer};
-use brevet_api::v1::{IntrospectCredentialRequest, IntrospectCredentialResponse};
+use brevet_api::v1::{
+    IntrospectCredentialRequest, IntrospectCredentialResponse, WatchRevocationsRequest,
+    WatchRevocationsResponse,
+};
 use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -16,7 +19,7 @@ use rustls::{RootCertStore, ServerConfig};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::*;
 use crate::Refusal;
@@ -58,6 +61,15 @@ struct Tokens;
 
 #[tonic::async_trait]
 impl RevocationService for Tokens {
+    type WatchRevocationsStream = tokio_stream::Pending<Result<WatchRevocationsResponse, Status>>;
+
+    async fn watch_revocations(
+        &self,
+        _: Request<Streaming<WatchRevocationsRequest>>,
+    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
+        Err(Status::unimplemented("not asked for"))
+    }
+
     async fn introspect_credential(
         &self,
         request: Request<IntrospectCredentialRequest>,
@@ -168,6 +180,7 @@ async fn endpoints_lead_to_the_broker() {
     let written = Endpoints {
         grpc: format!("https://{address}"),
         http: "http://127.0.0.1:1".to_owned(),
+        root_socket: None,
         trust_domain: "broker.example".parse().unwrap(),
         server_spiffe_id: BROKER.parse().unwrap(),
         identities: [("agent-a".to_owned(), files)].into(),
