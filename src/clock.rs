@@ -195,7 +195,10 @@ impl Clock {
     fn read(&self) -> (Now, Timestamp) {
         let inner = &*self.0;
         let Reading { wall, since_boot } = inner.source.read();
-        let issue = inner.anchor.after(since_boot.saturating_sub(inner.booted));
+        let elapsed = since_boot.saturating_sub(inner.booted);
+        let elapsed = if sabotage::on("suspend_stops_time") { elapsed.min(SLEEP_MAX) } else { elapsed };
+        let issue = inner.anchor.after(elapsed);
+        let issue = if sabotage::on("issue_follows_the_wall") { wall } else { issue };
         let highest = issue.max(wall);
         let before = inner.judged.fetch_max(highest.millis(), Ordering::SeqCst);
         let before =

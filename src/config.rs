@@ -3,6 +3,8 @@
 //! Paths are relative to the file's directory. An environment variable `BREVET__SECTION__KEY` overrides the key
 //! `section.key`; its value is read as TOML, or else taken as a string.
 
+mod limits;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -17,11 +19,21 @@ use brevet_core::spiffe_id::TrustDomain;
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use self::limits::Limits;
 use crate::http::HttpLimits;
 use crate::net::NetLimits;
 
 /// The prefix of environment variables that override a key.
 pub const ENVIRONMENT_PREFIX: &str = "BREVET__";
+
+/// The name of the local root socket, in the state directory unless the configuration says otherwise.
+const ROOT_SOCKET: &str = "root@brevet.sock";
+
+/// Connections at once on the local root socket: a person or two.
+const ROOT_CONNECTIONS_MAX: usize = 16;
+
+/// A retry looks for its task on each day on which it may have been opened, so those are bounded.
+const MONTH_SECONDS: u64 = 30 * 86_400;
 
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
@@ -76,6 +88,9 @@ pub struct Config {
     pub grpc: GrpcConfig,
     /// The HTTP listener.
     pub http: HttpConfig,
+    /// The local root socket.
+    #[serde(default)]
+    pub local: LocalConfig,
     /// Logging.
     #[serde(default)]
     pub log: LogConfig,
@@ -200,6 +215,14 @@ impl HttpConfig {
     }
 }
 
+/// The local root socket.
+#[derive(Debug, Clone, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocalConfig {
+    /// Where it is. Some gRPC clients can speak on it only if its name has an `@`.
+    root_socket: Option<PathBuf>,
+}
+
 /// Logging.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -216,87 +239,15 @@ impl Default for LogConfig {
     }
 }
 
-/// Limits of tasks and leases.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// Seconds that a credential lives where none are asked for.
-    pub lease_lifetime_seconds_default: NonZeroU64,
-    /// Seconds that a credential lives, at most.
-    pub lease_lifetime_seconds_max: NonZeroU64,
-    /// Seconds that a task lives where none are asked for.
-    pub task_lifetime_seconds_default: NonZeroU64,
-    /// Seconds that a task lives, at most.
-    pub task_lifetime_seconds_max: NonZeroU64,
-    /// Live leases of one task.
-    pub leases_live_per_task_max: NonZeroU32,
-    /// Decisions made again because what they were made from changed meanwhile.
-    pub conflict_retries_max: u32,
-    /// Denials that one caller may make the journal keep in a minute; beyond, it is told that there were too many.
-    pub denials_recorded_per_minute_max: NonZeroU32,
-    /// Refusals of strangers that leave a record in a minute; the rest are counted.
-    pub strangers_recorded_per_minute_max: NonZeroU32,
-    /// Lists made at once.
-    pub lists_max: NonZeroU32,
-    /// DPoP proofs remembered, so that none is taken twice.
-    pub proofs_remembered_max: NonZeroU32,
-    /// As many of one caller.
-    pub proofs_remembered_per_caller_max: NonZeroU32,
-    /// Tasks on one page of a list.
-    pub page_size_max: NonZeroU32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            lease_lifetime_seconds_default: defaults::nonzero(300),
-            lease_lifetime_seconds_max: defaults::nonzero(3_600),
-            task_lifetime_seconds_default: defaults::nonzero(3_600),
-            task_lifetime_seconds_max: defaults::nonzero(86_400),
-            leases_live_per_task_max: defaults::small(64),
-            conflict_retries_max: 8,
-            denials_recorded_per_minute_max: defaults::small(300),
-            strangers_recorded_per_minute_max: defaults::small(60),
-            lists_max: defaults::small(2),
-            proofs_remembered_max: defaults::small(100_000),
-            proofs_remembered_per_caller_max: defaults::small(5_000),
-            page_size_max: defaults::small(100),
-        }
-    }
-}
-
-impl Limits {
-    /// How long a credential lives where nothing is asked for.
-    #[must_use]
-    pub const fn lease_lifetime_default(&self) -> Duration {
-        Duration::from_secs(self.lease_lifetime_seconds_default.get())
-    }
-
-    /// How long a credential lives at most.
-    #[must_use]
-    pub const fn lease_lifetime_max(&self) -> Duration {
-        Duration::from_secs(self.lease_lifetime_seconds_max.get())
-    }
-
-    /// How long a task lives where nothing is asked for.
-    #[must_use]
-    pub const fn task_lifetime_default(&self) -> Duration {
-        Duration::from_secs(self.task_lifetime_seconds_default.get())
-    }
-
-    /// How long a task lives at most.
-    #[must_use]
-    pub const fn task_lifetime_max(&self) -> Duration {
-        Duration::from_secs(self.task_lifetime_seconds_max.get())
-    }
-}
-
 /// The journal.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JournalConfig {
     /// Bytes of free space below which nothing is minted, so that endings and locks can still be recorded.
     pub reserve_bytes: u64,
+    /// Microseconds that a commit waits, at most, for those who were answered by the one before: more of them share one
+    /// `fdatasync`. Zero: never.
+    pub commit_window_micros_max: u32,
     /// Records between two signed checkpoints.
     pub checkpoint_records: NonZeroU64,
     /// Records behind the last snapshot above which a start keeps another, so that the next start is quick.
@@ -307,6 +258,7 @@ impl Default for JournalConfig {
     fn default() -> Self {
         Self {
             reserve_bytes: 64 * 1024 * 1024,
+            commit_window_micros_max: 4_000,
             checkpoint_records: defaults::nonzero(10_000),
             snapshot_records: defaults::nonzero(10_000),
         }
@@ -421,11 +373,29 @@ impl Config {
             if overridden { Self::deserialize(table) } else { toml::from_str(text) }.map_err(malformed)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let paths = [&mut config.state_directory, &mut config.policy_directory];
-        for path in paths.into_iter().chain(config.trust.iter_mut().map(|trust| &mut trust.bundle)) {
+        let bundles = config.trust.iter_mut().map(|trust| &mut trust.bundle);
+        for path in paths.into_iter().chain(bundles).chain(&mut config.local.root_socket) {
             *path = base.join(&path);
         }
+        config.local.root_socket = Some(config.root_socket());
         config.check()?;
         Ok(config)
+    }
+
+    /// Where the local root socket is.
+    #[must_use]
+    pub fn root_socket(&self) -> PathBuf {
+        self.local.root_socket.clone().unwrap_or_else(|| self.state_directory.join(ROOT_SOCKET))
+    }
+
+    /// The limits of the local root socket.
+    #[must_use]
+    pub fn root_limits(&self) -> NetLimits {
+        NetLimits {
+            connections_max: ROOT_CONNECTIONS_MAX,
+            connections_per_peer_max: ROOT_CONNECTIONS_MAX,
+            ..self.grpc.limits()
+        }
     }
 
     /// The registry tables, checked as a whole.
@@ -457,6 +427,11 @@ impl Config {
                 limits.task_lifetime_seconds_default <= limits.task_lifetime_seconds_max,
                 "limits.task_lifetime_seconds_default is above limits.task_lifetime_seconds_max",
             ),
+            (
+                limits.task_lifetime_seconds_max.get() <= MONTH_SECONDS,
+                "limits.task_lifetime_seconds_max is above 30 days",
+            ),
+            (limits.ended_kept_seconds.get() <= MONTH_SECONDS, "limits.ended_kept_seconds is above 30 days"),
             (self.http.listen.ip().is_loopback(), "http.listen is not a loopback address"),
             (
                 self.grpc.url.as_deref().is_none_or(is_issuer),
@@ -517,72 +492,4 @@ fn put(table: &mut toml::Table, name: &str, value: &str) -> Option<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MINIMAL: &str = r#"
-        trust_domain = "broker.example"
-        issuer = "https://broker.example"
-        state_directory = "state"
-        policy_directory = "policies"
-        [grpc]
-        listen = "127.0.0.1:7443"
-        [http]
-        listen = "127.0.0.1:7080"
-    "#;
-
-    fn parse(text: &str, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let overrides = overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Config::parse(Path::new("/etc/brevet/brevet.toml"), text, overrides)
-    }
-
-    #[test]
-    fn what_is_not_said_has_its_safe_default() {
-        let config = parse(MINIMAL, &[]).unwrap();
-        assert_eq!(config.limits.lease_lifetime_default(), Duration::from_secs(300));
-        assert_eq!(config.limits.lease_lifetime_max(), Duration::from_secs(3_600));
-        assert_eq!(config.limits.leases_live_per_task_max.get(), 64);
-        assert_eq!(config.grpc.message_bytes_max.get(), 65_536);
-        assert_eq!(config.grpc.limits().handshake_max, Duration::from_secs(5));
-        assert!(!config.grpc.reflection);
-        assert_eq!(config.state_directory, Path::new("/etc/brevet/state"));
-    }
-
-    #[test]
-    fn a_typo_is_refused_with_its_line() {
-        let error = parse(&MINIMAL.replace("[http]", "[http]\nconections_max = 3"), &[]).unwrap_err();
-        assert!(error.to_string().contains("conections_max"), "{error}");
-        assert!(parse(&format!("{MINIMAL}\n[limit]\nx = 1"), &[]).is_err());
-    }
-
-    #[test]
-    fn values_out_of_range_are_refused() {
-        for (bad, what) in [
-            (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 0"), "zero"),
-            (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 3601"), "above an hour"),
-            (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 60"), "default above maximum"),
-            (MINIMAL.replace("127.0.0.1:7080", "0.0.0.0:7080"), "plain http beyond this machine"),
-            (MINIMAL.replace("\"https://broker.example\"", "\"http://broker.example\""), "plain issuer"),
-            (MINIMAL.replace("\"https://broker.example\"", "\"https://broker.example/?a\""), "query"),
-            (
-                format!("{MINIMAL}\n[[trust]]\ntrust_domain = \"broker.example\"\nbundle = \"b\""),
-                "own trust domain",
-            ),
-        ] {
-            assert!(parse(&bad, &[]).is_err(), "{what}");
-        }
-    }
-
-    #[test]
-    fn the_environment_overrides_single_keys() {
-        let config = parse(
-            MINIMAL,
-            &[("BREVET__LIMITS__LEASE_LIFETIME_SECONDS_MAX", "600"), ("BREVET__GRPC__LISTEN", "127.0.0.1:1")],
-        )
-        .unwrap();
-        assert_eq!(config.limits.lease_lifetime_max(), Duration::from_secs(600));
-        assert_eq!(config.grpc.listen.port(), 1);
-        assert!(parse(MINIMAL, &[("BREVET__LIMITS__LEASE_LIFETIME", "600")]).is_err());
-        assert!(parse(MINIMAL, &[("BREVET__ISSUER__X", "600")]).is_err());
-    }
-}
+mod tests;

@@ -43,8 +43,10 @@ const CONFIGURATION: &str = include_str!("../deploy/dev.toml");
 /// The starter policies, as they are in `deploy/policies`.
 const POLICIES: &[(&str, &str)] = &[
     ("create-task.cedar", include_str!("../deploy/policies/create-task.cedar")),
+    ("delegate-task.cedar", include_str!("../deploy/policies/delegate-task.cedar")),
     ("guards.cedar", include_str!("../deploy/policies/guards.cedar")),
     ("issue-credential.cedar", include_str!("../deploy/policies/issue-credential.cedar")),
+    ("operate.cedar", include_str!("../deploy/policies/operate.cedar")),
 ];
 
 /// Why the folder could not be made.

@@ -5,6 +5,7 @@
 //! the only file that reads the time.
 
 pub mod app;
+pub mod bookmarks;
 pub mod broker;
 pub mod cli;
 pub mod clock;
@@ -15,10 +16,14 @@ pub mod demo;
 pub mod dev;
 pub mod grpc;
 pub mod http;
+pub mod known_tokens;
 pub mod metrics;
 pub mod net;
+pub mod notices;
+pub mod openers;
 pub mod reaper;
 pub mod reload;
+pub mod streams;
 pub mod table;
 pub mod telemetry;
 pub mod trust;

@@ -59,6 +59,11 @@ struct Ending {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
 /// Everything that is measured.
 #[derive(Debug)]
 pub struct Metrics {
@@ -66,8 +71,11 @@ pub struct Metrics {
     decisions: Family<Outcome, Counter>,
     mints: Family<Profile, Counter>,
     endings: Family<Ending, Counter>,
+    locked: Family<Kind, Counter>,
+    root_socket_uses: Counter,
     strangers: Counter,
     denials_unrecorded: Counter,
+    locks_in_force: Gauge<u64, AtomicU64>,
     durable_revision: Gauge<u64, AtomicU64>,
     live_leases: Gauge<u64, AtomicU64>,
 }
@@ -80,13 +88,23 @@ impl Metrics {
         let decisions = Family::default();
         let mints = Family::default();
         let endings = Family::default();
+        let locked = Family::default();
+        let root_socket_uses = Counter::default();
         let strangers = Counter::default();
         let denials_unrecorded = Counter::default();
+        let locks_in_force = Gauge::default();
         let durable_revision = Gauge::default();
         let live_leases = Gauge::default();
         registry.register("decisions", "Decisions by outcome", decisions.clone());
         registry.register("mints", "Credentials minted by profile", mints.clone());
         registry.register("endings", "Tasks and leases ended by kind and outcome", endings.clone());
+        registry.register("locked", "Tasks and leases ended by locks by kind", locked.clone());
+        registry.register(
+            "root_socket_uses",
+            "Changes asked for over the local root socket, each of which is an alarm",
+            root_socket_uses.clone(),
+        );
+        registry.register("locks_in_force", "Locks that forbid new issue", locks_in_force.clone());
         registry.register(
             "denials_unrecorded",
             "Denials in whose place callers were told that there were too many, or that nothing could be recorded",
@@ -105,8 +123,11 @@ impl Metrics {
             decisions,
             mints,
             endings,
+            locked,
+            root_socket_uses,
             strangers,
             denials_unrecorded,
+            locks_in_force,
             durable_revision,
             live_leases,
         }
@@ -127,6 +148,16 @@ impl Metrics {
         self.endings.get_or_create(&Ending { kind, outcome }).inc_by(count);
     }
 
+    /// So many of the tasks or leases (`kind`) that ended did so by a lock.
+    pub fn locked(&self, kind: &'static str, count: u64) {
+        self.locked.get_or_create(&Kind { kind }).inc_by(count);
+    }
+
+    /// Somebody is about to change something over the local root socket.
+    pub fn root_socket_used(&self) {
+        self.root_socket_uses.inc();
+    }
+
     /// A denial was not recorded, and so not answered as such either.
     pub fn denial_unrecorded(&self) {
         self.denials_unrecorded.inc();
@@ -140,6 +171,11 @@ impl Metrics {
     /// The journal holds everything up to this revision durably.
     pub fn set_durable_revision(&self, revision: u64) {
         self.durable_revision.set(revision);
+    }
+
+    /// So many locks forbid new issue.
+    pub fn set_locks_in_force(&self, count: u64) {
+        self.locks_in_force.set(count);
     }
 
     /// So many leases live.

@@ -1,5 +1,6 @@
 //! The reaper: records what has run out. It reclaims; it does not enforce, for liveness is computed from the time and
-//! waits for nobody. What it adds is that an ending which time brought is in the journal like any other.
+//! waits for nobody. What it adds is that an ending which time brought is in the journal like any other, and that trees
+//! which ended long ago leave the memory.
 //!
 //! It sleeps until the next of the table's deadlines, each of which is a hint to look at a tree.
 
@@ -7,6 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use brevet_core::time::Now;
 use tracing::warn;
 
 use crate::broker::Broker;
@@ -22,7 +24,7 @@ pub async fn run(broker: Arc<Broker>) -> Infallible {
         match deadlines.next() {
             Some(next) => {
                 tokio::select! {
-                    () = broker.clock.sleep_until(next) => run_once(&broker),
+                    () = broker.clock.sleep_until(next) => run_once(&broker, broker.clock.now()),
                     () = sooner => {}
                 }
             }
@@ -32,13 +34,13 @@ pub async fn run(broker: Arc<Broker>) -> Infallible {
 }
 
 /// Records everything that has run out by now.
-pub fn run_once(broker: &Broker) {
-    let now = broker.clock.now();
+pub fn run_once(broker: &Broker, now: Now) {
     for root in broker.table.deadlines().take(now.judge) {
         if let Err(problem) = broker.expire(root, now) {
             // It is dead all the same; only the record of it comes later.
             warn!(%root, reason = problem.reason.as_str(), "an expiry could not be recorded");
             broker.table.deadlines().expect(now.judge.after(RETRY), root);
         }
+        broker.table.forget(root, now.issue);
     }
 }

@@ -5,17 +5,21 @@
 //! was folded is told to nobody until it is durable: reads come as [`Undurable`] and have to be waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use brevet_core::control::Control;
 use brevet_core::fact::{Envelope, Fact};
 use brevet_core::id::{LeaseId, RootTaskId};
 use brevet_core::ledger::Ledger;
+use brevet_core::notice::Notice;
 use brevet_core::proof::{Evidence, Recorded};
 use brevet_core::record;
 use brevet_core::registry::Registry;
 use brevet_core::revision::{Basis, Revision};
+use brevet_core::sabotage;
 use brevet_core::state::State;
+use brevet_core::time::Timestamp;
 use brevet_journal::{AppendError, Entry, Journal, Kind};
 use brevet_policy::Policies;
 use dashmap::DashMap;
@@ -23,9 +27,14 @@ use thiserror::Error;
 
 use crate::configuration::Configuration;
 use crate::deadlines::Deadlines;
+use crate::notices::Notices;
+use crate::openers::{Openers, Quota};
 
 /// Locks are spread over this many shards, so that two trees seldom share one.
 const SHARDS: usize = 256;
+
+/// When a tree is looked at again that could not be forgotten yet.
+const FORGET_RETRY: Duration = Duration::from_secs(60);
 
 /// What binds every decision, exchanged as a whole: a decision uses exactly one policy revision (invariant P2).
 #[derive(Debug)]
@@ -100,28 +109,106 @@ pub struct Undurable<T> {
     revision: Revision,
 }
 
+impl<T> Undurable<T> {
+    /// The revision that it was computed from.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Another value that tells of the same changes.
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Undurable<U> {
+        Undurable { value: map(self.value), revision: self.revision }
+    }
+
+    /// This and another, as one.
+    pub fn and<U, V>(self, other: Undurable<U>, join: impl FnOnce(T, U) -> V) -> Undurable<V> {
+        let revision = self.revision.max(other.revision);
+        Undurable { value: join(self.value, other.value), revision }
+    }
+}
+
 /// The table of task trees.
 pub struct Table {
     trees: DashMap<RootTaskId, Ledger>,
     in_force: ArcSwap<InForce>,
     deadlines: Deadlines,
+    openers: Openers,
+    notices: Notices,
+    kept: Duration,
     journal: Arc<dyn Journal>,
+}
+
+/// How much the table holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// How long a tree is kept after its root has ended.
+    pub kept: Duration,
+    /// What one opener may have.
+    pub quota: Quota,
+    /// How many notices are held for those who watch.
+    pub notices_max: usize,
 }
 
 impl Table {
     /// The table that replay of the journal yields, with the configuration to decide by.
     #[must_use]
-    pub fn restored(state: State, configuration: Configuration, journal: Arc<dyn Journal>) -> Self {
-        let trees = DashMap::with_shard_amount(SHARDS);
-        let deadlines = Deadlines::default();
+    pub fn restored(
+        state: State,
+        configuration: Configuration,
+        capacity: Capacity,
+        journal: Arc<dyn Journal>,
+    ) -> Self {
+        let table = Self {
+            trees: DashMap::with_shard_amount(SHARDS),
+            in_force: ArcSwap::from_pointee(InForce { control: state.control, configuration }),
+            deadlines: Deadlines::default(),
+            openers: Openers::new(capacity.quota),
+            notices: Notices::behind(state.revision, capacity.notices_max),
+            kept: capacity.kept,
+            journal,
+        };
         for (root, ledger) in state.trees {
-            for at in ledger.expiries() {
-                deadlines.expect(at, root);
+            for at in ledger.expiries().chain(ledger.forgotten_at(table.kept)) {
+                table.deadlines.expect(at, root);
             }
-            trees.insert(root, ledger);
+            for (opener, leases) in ledger.leases_open() {
+                table.openers.count(opener, leases, 0);
+            }
+            for task in ledger.tasks() {
+                table.openers.count(&task.opened().opener, 0, 1);
+            }
+            table.trees.insert(root, ledger);
         }
-        let in_force = ArcSwap::from_pointee(InForce { control: state.control, configuration });
-        Self { trees, in_force, deadlines, journal }
+        table
+    }
+
+    /// What each opener answers for.
+    #[must_use]
+    pub const fn openers(&self) -> &Openers {
+        &self.openers
+    }
+
+    /// The early endings of late.
+    #[must_use]
+    pub const fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    /// Drops a tree of which nobody has to be told any more; with every lease in it dead, that ends nothing.
+    ///
+    /// INVARIANT: by the issuing clock, which gave the day in the tree's id: the id is never made again.
+    pub fn forget(&self, root: RootTaskId, issue: Timestamp) {
+        let is_over =
+            |_: &RootTaskId, ledger: &Ledger| ledger.forgotten_at(self.kept).is_some_and(|at| at <= issue);
+        if let Some((_, ledger)) = self.trees.remove_if(&root, is_over) {
+            ledger.tasks().for_each(|task| self.openers.release_task(&task.opened().opener));
+            return;
+        }
+        // The queue runs by the judging clock, which may be ahead.
+        if let Some(Some(at)) = self.view(root, |ledger| ledger.forgotten_at(self.kept)) {
+            self.deadlines.expect(at.max(issue.after(FORGET_RETRY)), root);
+        }
     }
 
     /// When which tree has something that runs out.
@@ -161,16 +248,28 @@ impl Table {
         })
     }
 
+    /// Looks at what is in force in order to answer.
+    pub fn read_control<T>(&self, look: impl FnOnce(&InForce) -> T) -> Undurable<T> {
+        let in_force = self.in_force.load();
+        Undurable { value: look(&in_force), revision: in_force.control.revision() }
+    }
+
+    /// The trees there are now, in no order, for work that goes from one to the next and holds up none: what is opened
+    /// meanwhile is not among them, and what is forgotten meanwhile is found gone.
+    #[must_use]
+    pub fn roots(&self) -> Vec<RootTaskId> {
+        self.trees.iter().map(|ledger| *ledger.key()).collect()
+    }
+
     /// Looks at every tree in order to answer, in no order.
     pub fn read_all<T>(&self, mut look: impl FnMut(&Ledger, &InForce) -> Option<T>) -> Undurable<Vec<T>> {
         let in_force = self.in_force.load();
         let mut revision = in_force.control.revision();
         let mut value = Vec::new();
         for ledger in &self.trees {
-            if let Some(found) = look(&ledger, &in_force) {
-                revision = revision.max(ledger.version());
-                value.push(found);
-            }
+            // That a tree is left out tells of its changes as much as that it is not.
+            revision = revision.max(ledger.version());
+            value.extend(look(&ledger, &in_force));
         }
         Undurable { value, revision }
     }
@@ -238,6 +337,7 @@ impl Table {
         decide: impl FnOnce(&Ledger, &InForce) -> Result<(Option<Fact>, T), E>,
     ) -> Result<Undurable<T>, CommitError<E>> {
         let mut ledger = self.trees.get_mut(&root).ok_or(CommitError::NoTree)?;
+        // INVARIANT: looked at while the tree is held, so that no tree is newer than what it is decided under.
         let in_force = self.in_force.load();
         let basis = Basis { tree: ledger.version(), control: in_force.control.revision() };
         let (fact, value) = decide(&ledger, &in_force).map_err(CommitError::Refused)?;
@@ -249,35 +349,56 @@ impl Table {
             grows: matches!(fact, Fact::TaskOpened(_) | Fact::LeaseIssued { .. }),
             body: encode(envelope, &fact, evidence)?,
         };
-        let ticket = self.journal.append(entry, &mut |revision| ledger.apply(&fact, envelope, revision))?;
+        // INVARIANT: both are taken before the fold, which leaves nothing open. By the issuing clock, which is never
+        // ahead: what still lives by it is told.
+        let mut early = ledger.early_endings(&fact, envelope.at.issue);
+        let released = ledger.leases_released(&fact);
+        let tenant = ledger.tenant().clone();
+        let ticket = self.journal.append(entry, &mut |revision| {
+            ledger.apply(&fact, envelope, revision);
+            let endings = std::mem::take(&mut early);
+            if !endings.is_empty() {
+                self.notices.push(Notice { revision, tenant: tenant.clone(), endings });
+            }
+        })?;
+        for (opener, leases) in released {
+            self.openers.release_leases(&opener, leases);
+        }
         match &fact {
             Fact::TaskOpened(opened) => self.deadlines.expect(opened.deadline, root),
             Fact::LeaseIssued { terms, .. } => self.deadlines.expect(terms.end, root),
+            Fact::TaskEnded { task, .. } if task.is_root() => {
+                ledger.forgotten_at(self.kept).into_iter().for_each(|at| self.deadlines.expect(at, root));
+            }
             _ => {}
         }
         Ok(Undurable { value, revision: ticket.revision() })
     }
 
-    /// Changes what is in force: the journal first, then at once for everybody, before anything else is queued.
+    /// Changes what is in force, as decided under the control revision `basis`: the journal first, then at once for
+    /// everybody, before anything else is queued.
     ///
     /// # Errors
     /// [`CommitError`]; nothing has changed then.
     pub fn control(
         &self,
         envelope: &Envelope,
+        evidence: Option<&Evidence>,
+        basis: Revision,
         fact: &Fact,
         configuration: Option<Configuration>,
     ) -> Result<Undurable<()>, CommitError<std::convert::Infallible>> {
         let before = self.in_force.load_full();
-        let entry = Entry {
-            kind: Kind::Control { basis: before.control.revision() },
-            grows: false,
-            body: encode(envelope, fact, None)?,
-        };
+        if before.control.revision() != basis {
+            return Err(CommitError::Conflict);
+        }
+        let entry =
+            Entry { kind: Kind::Control { basis }, grows: false, body: encode(envelope, fact, evidence)? };
         let ticket = self.journal.append(entry, &mut |revision| {
             let mut control = before.control.clone();
-            control.apply(fact, revision, envelope.at.judge);
-            let configuration = configuration.clone().unwrap_or_else(|| before.configuration.clone());
+            control.apply(fact, revision, envelope.at);
+            let configuration = configuration.clone().filter(|_| !sabotage::on("old_policies_decide"));
+            let configuration = configuration.unwrap_or_else(|| before.configuration.clone());
             self.in_force.store(Arc::new(InForce { control, configuration }));
         })?;
         Ok(Undurable { value: (), revision: ticket.revision() })
@@ -308,7 +429,10 @@ impl Table {
         let found = self.read(lease.task.root(), |ledger, _| {
             ledger.lease(lease).map(|found| (Arc::clone(found.terms()), found.revision()))
         });
-        let Some(found) = found else { return Ok(None) };
+        let Some(mut found) = found else { return Ok(None) };
+        if sabotage::on("sign_unrecorded") {
+            found.revision = Revision::ZERO;
+        }
         let found = self.durable(found).await?;
         Ok(found.map(|(terms, revision)| Recorded::durable(terms, revision)))
     }

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test whose world cannot be made fails")]
 
+#[cfg(test)]
+#[path = "cli/agents.rs"]
+mod agents;
+
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -316,11 +320,94 @@ fn what_does_not_parse_is_a_usage_error() {
         &["credential", "introspect", "a.b.c"],
         &["audit", "verify", "/nonexistent"],
         &["completions", "csh"],
+        &["lock", "create"],
+        &["lock", "create", "--everything", "--tool", "read"],
+        &["lock", "create", "--resource", "reports/q3"],
+        &["lock", "lift", "00000000000000000000000000"],
+        &["lease", "get", "tasks/00000000000000000000000000"],
+        &["lease", "list", "--state", "open"],
+        &["lease", "revoke-matching", "--preview"],
     ] {
         let answer = brevet(&[wrong, &options].concat(), &[], "");
         assert_eq!((answer.exit, answer.out.as_str()), (Some(2), ""), "{wrong:?}");
     }
     brevet(&["task", "list", "--dir", "/nonexistent", "--as", "a"], &[], "").refused(1, "/nonexistent");
+}
+
+#[test]
+fn the_emergency_stop_is_pulled_and_lifted_by_commands_alone() {
+    let world = World::start();
+    let (task, claim) = world.task("t");
+    let first = world.issue(&task, &["--claim-file", &claim, "-o", "json"]).json();
+    let token = first["token"].as_str().unwrap();
+    let create = ["lock", "create", "--tool", "read", "--message", "see runbook 7", "--request-id", "l-1"];
+    let created = world.call("operator", &[&create[..], &["-o", "json"]].concat()).json();
+    let lock = created["lock"]["name"].as_str().unwrap();
+    assert_eq!(created["lock"]["selector"], serde_json::json!({ "tool": "read" }));
+    assert_eq!((&created["request_id"], &created["lock"]["in_force"]), (&"l-1".into(), &true.into()));
+    assert_eq!(world.introspect(token)["active"], false);
+    let stopped = world.issue(&task, &["--claim-file", &claim]);
+    assert!(stopped.err.contains("see runbook 7"), "{}", stopped.err);
+    stopped.refused(9, "LOCKED");
+    // The same request gets the same lock, whatever the answer looks like.
+    let table = world.call("operator", &create).done();
+    assert!(
+        table.contains(lock) && table.contains("tool read") && table.contains("see runbook 7"),
+        "{table}"
+    );
+    assert_eq!(world.call("operator", &["lock", "list", "-o", "name"]).done().trim(), lock);
+    world.call("agent-a", &["lock", "lift", lock]).refused(3, "POLICY_DENIED");
+    let lifted = world.call("operator", &["lock", "lift", lock, "-o", "json"]).json();
+    assert_eq!(lifted["in_force"], false);
+    assert_eq!(world.introspect(token)["active"], false);
+    let anew = world.issue(&task, &["--claim-file", &claim, "-o", "json"]).json();
+    assert_eq!(world.introspect(anew["token"].as_str().unwrap())["active"], true);
+
+    // What stops the operator too is lifted over the local root socket, by its path or by the folder that names it.
+    let everything = ["lock", "create", "--everything", "-o", "name"];
+    let lock = world.call("operator", &everything).done().trim().to_owned();
+    world.call("operator", &["lock", "lift", &lock]).refused(9, "LOCKED");
+    let socket = world.text("state/root@brevet.sock");
+    let shown = brevet(&["lock", "get", &lock, "--root-socket", &socket, "-o", "json"], &[], "").json();
+    assert_eq!((&shown["selector"]["everything"], &shown["tenant"]), (&true.into(), &"default".into()));
+    world.call("root", &["lock", "lift", &lock]).done();
+    let by_environment = [("BREVET_ROOT_SOCKET", socket.as_str())];
+    let lock = brevet(&everything, &by_environment, "").done().trim().to_owned();
+    world.call("operator", &["lock", "lift", &lock]).refused(9, "LOCKED");
+    brevet(&["lock", "lift", &lock], &by_environment, "").done();
+    brevet(&["lock", "list", "--root-socket", &world.text("nowhere")], &[], "").refused(8, "no connection");
+    world.call("operator", &["lock", "get", &format!("locks/{}", "0".repeat(26))]).refused(7, "NOT_FOUND");
+}
+
+#[test]
+fn leases_are_shown_and_revoked_by_commands_alone() {
+    let world = World::start();
+    let (task, claim) = world.task("t");
+    let issue = || world.issue(&task, &["--claim-file", &claim, "-o", "json"]).json();
+    let issued: Vec<Value> = (0..3).map(|_| issue()).collect();
+    let lease = issued[0]["lease"].as_str().unwrap();
+    let shown = world.call("operator", &["lease", "get", lease, "-o", "json"]).json();
+    assert_eq!((&shown["state"], &shown["agent"]), (&"active".into(), &AGENT_A.into()));
+    assert_eq!((&shown["scope"], &shown["audience"]), (&issued[0]["scope"], &issued[0]["audience"]));
+    let revoked =
+        world.call("operator", &["lease", "revoke", lease, "--reason", "key_leaked", "-o", "json"]).json();
+    assert_eq!((&revoked["state"], &revoked["end_reason"]), (&"revoked".into(), &"key_leaked".into()));
+    assert_eq!(world.introspect(issued[0]["token"].as_str().unwrap())["active"], false);
+    let active =
+        world.call("operator", &["lease", "list", "--state", "active", "--task", &task, "-o", "name"]).done();
+    assert_eq!(active.lines().count(), 2);
+
+    let matching = ["lease", "revoke-matching", "--agent", AGENT_A, "-o", "json"];
+    let preview = world.call("operator", &[&matching[..], &["--preview"]].concat()).json();
+    assert_eq!((&preview["preview"], &preview["leases_ended"]), (&true.into(), &2.into()));
+    assert_eq!(world.introspect(issued[1]["token"].as_str().unwrap())["active"], true);
+    let ended = world.call("operator", &matching).json();
+    assert_eq!((&ended["preview"], &ended["leases"]), (&false.into(), &preview["leases"]));
+    assert_eq!(world.introspect(issued[1]["token"].as_str().unwrap())["active"], false);
+    assert_eq!(world.introspect(issue()["token"].as_str().unwrap())["active"], true);
+    let table = world.call("operator", &["lease", "revoke-matching", "--everything", "--preview"]).done();
+    assert!(table.contains("no, a preview"), "{table}");
+    world.call("agent-a", &["lease", "list"]).refused(3, "POLICY_DENIED");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test whose world cannot be made fails")]
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
@@ -15,22 +16,32 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-const STEPS: [&str; 19] = [
+const STEPS: [&str; 29] = [
     "start",
     "identity",
     "task_opened",
     "token_issued",
+    "svid_issued",
     "token_accepted",
     "stolen_copy_refused",
     "outside_scope_denied",
     "ceiling_held",
     "signature_only_short",
     "signature_only_refused",
+    "renewed",
+    "delegation_narrows",
+    "widening_refused",
+    "cycle_denied",
     "task_completed",
     "ended_is_final",
     "high_sensitivity_short",
     "injected_prompt_denied",
+    "killed_agent_lease_ends",
+    "agent_locked",
+    "lock_lifted",
     "killed_and_restarted",
+    "stream_resumed",
+    "denials_listed",
     "stopped",
     "audit_chain_verified",
     "denials_explained",
@@ -38,14 +49,19 @@ const STEPS: [&str; 19] = [
 ];
 
 /// Each shipped policy, and the step that does not hold without it.
-const POLICIES: [(&str, &str, &str); 7] = [
+const POLICIES: [(&str, &str, &str); 12] = [
     ("create-task.cedar", "orchestrators-create-tasks", "task_opened"),
     ("issue-credential.cedar", "task-tokens", "token_issued"),
     ("issue-credential.cedar", "task-tokens-signature-only", "signature_only_short"),
     ("issue-credential.cedar", "task-tokens-high-sensitivity", "high_sensitivity_short"),
+    ("issue-credential.cedar", "task-svids", "svid_issued"),
+    ("delegate-task.cedar", "agents-delegate-tasks", "delegation_narrows"),
     ("guards.cedar", "guard-agent-and-ceiling", "ceiling_held"),
     ("guards.cedar", "guard-signature-only", "signature_only_refused"),
     ("guards.cedar", "guard-prompt-origin", "injected_prompt_denied"),
+    ("guards.cedar", "guard-delegation-cycle", "cycle_denied"),
+    ("operate.cedar", "stoppers-stop", "agent_locked"),
+    ("operate.cedar", "auditors-read", "denials_listed"),
 ];
 
 fn brevet() -> Command {
@@ -138,7 +154,7 @@ fn without(policies: &str, id: &str) -> String {
 }
 
 #[test]
-fn without_once_it_stays_up_until_it_is_interrupted() {
+fn without_once_it_stays_up_and_what_it_says_to_try_works() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = brevet();
     command.args(["demo", "--dir"]).arg(dir.path()).env("NO_COLOR", "1").stdout(Stdio::piped());
@@ -146,6 +162,13 @@ fn without_once_it_stays_up_until_it_is_interrupted() {
     let mut lines = BufReader::new(child.stdout.take().unwrap());
     wait_for(&mut lines, |line| line == "live leases 0, overdue 0");
     wait_for(&mut lines, |line| line.contains("Ctrl-C"));
+    let to_try = (&mut lines).lines().map(Result::unwrap).take_while(|line| !line.is_empty());
+    let script: String = to_try.flat_map(|line| [line, "\n".to_owned()]).collect();
+    assert!(script.matches("brevet ").count() > 5, "{script}");
+    let programs = Path::new(env!("CARGO_BIN_EXE_brevet")).parent().unwrap();
+    let path = format!("{}:{}", programs.display(), env::var("PATH").unwrap());
+    let tried = Command::new("sh").args(["-euc", &script]).env("PATH", path).output().unwrap();
+    assert!(tried.status.success(), "{script}\n{tried:?}");
     let address = address(dir.path());
     TcpStream::connect(&address).unwrap();
     kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();

@@ -62,7 +62,7 @@ fn the_sample_says_every_key_and_its_default() {
     let path = root().join("deploy/brevet.toml");
     let text = fs::read_to_string(&path).unwrap();
     let shown: Vec<&str> = text.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
-    let tables = ["", "[grpc]", "[http]", "[log]", "[limits]", "[journal]", "[clock]"];
+    let tables = ["", "[grpc]", "[http]", "[local]", "[log]", "[limits]", "[journal]", "[clock]"];
     let lists =
         ["[[trust]]", "[[tenants]]", "[[audiences]]", "[[agents]]", "[[orchestrators]]", "[[operators]]"];
     for section in tables.into_iter().chain(lists) {

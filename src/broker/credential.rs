@@ -1,46 +1,75 @@
-//! Issuing credentials.
+//! Issuing credentials, first ones and renewed ones, and taking them back from their holders.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use brevet_core::digest::{CertificateDigest, ClaimDigest, Thumbprint};
-use brevet_core::fact::{Envelope, Holder, LeaseOutcome, ReasonCode};
-use brevet_core::id::{Id, LeaseId};
-use brevet_core::ledger::{End, EndRefusal, IssueRefusal, Recall};
+use brevet_core::control::Control;
+use brevet_core::digest::{CertificateDigest, ClaimDigest, RequestDigest, Thumbprint};
+use brevet_core::fact::{Holder, LeaseOutcome, ReasonCode};
+use brevet_core::id::{Id, LeaseId, LeaseKey, TaskId};
+use brevet_core::ledger::{IssueRefusal, Ledger, Recall};
 use brevet_core::name::{AudienceName, RequestId};
-use brevet_core::proof::Caller;
-use brevet_core::request::{CredentialFacts, Operation, PromptOrigin, Request, Resource, TaskFacts};
+use brevet_core::proof::{Caller, Permit};
+use brevet_core::public_key::PublicKey;
+use brevet_core::registry::Registry;
+use brevet_core::request::{
+    Ask, CallerFacts, CredentialFacts, FormFacts, PromptOrigin, Request, TaskContext, TaskFacts,
+};
 use brevet_core::revision::{Basis, Revision};
+use brevet_core::sabotage;
 use brevet_core::scope::Scope;
-use brevet_core::terms::Profile;
-use brevet_core::time::Timestamp;
+use brevet_core::terms::{Content, Terms};
+use brevet_core::time::{Now, Timestamp};
 use brevet_mint::plan::{Draft, lease_key};
-use brevet_mint::signer::Credential;
 use brevet_policy::Decision;
 use serde::Serialize;
 
-use super::{Broker, Kind, Refusal, body_of, denied, may_see};
+use super::delivery::Delivery;
+use super::lock::killer;
+use super::task::below_ceiling;
+use super::{Broker, Issued, Kind, Refusal, body_of, denied, may_see};
 use crate::metrics::DecisionOutcome;
+use crate::table::InForce;
 
-/// What is asked for when a credential is issued. Its JSON form is the request's body.
+/// What is asked for when a credential is issued or renewed. Its JSON form is the request's body.
 #[derive(Debug, Clone, Serialize)]
 pub struct CredentialAsk {
     /// The task.
-    pub task: brevet_core::id::TaskId,
+    pub task: TaskId,
     /// The caller's name for the request.
     pub request_id: RequestId,
-    /// The form.
-    pub profile: Profile,
-    /// The audience.
-    pub audience: AudienceName,
-    /// What is to be permitted, all of it the audience's.
-    pub scope: Scope,
+    /// Which credential.
+    pub wanted: Wanted,
     /// How long it is to live.
     pub lifetime: Option<Duration>,
     /// Whether to name the connection's certificate besides the key.
     pub bind_certificate: bool,
     /// Where the agent says that its instruction came from.
     pub prompt_origin: Option<PromptOrigin>,
+}
+
+/// Which credential is asked for.
+#[derive(Debug, Clone, Serialize)]
+pub enum Wanted {
+    /// A task token.
+    TaskToken {
+        /// The audience.
+        audience: AudienceName,
+        /// What is to be permitted, all of it the audience's.
+        scope: Scope,
+    },
+    /// An X.509-SVID.
+    X509Svid {
+        /// The public half of the holder key, as a certification request proved it.
+        public_key: PublicKey,
+    },
+    /// One in place of another.
+    Renewal {
+        /// The lease of the other.
+        of: LeaseKey,
+        /// What is to be permitted; the same if it is not said.
+        scope: Option<Scope>,
+    },
 }
 
 /// What the caller proved of its key.
@@ -57,11 +86,13 @@ pub struct Possession {
 }
 
 impl Possession {
-    /// The key to bind to: the task's own if the caller has proven it, or what it offers if the task has none yet.
-    fn of(&self, holder: Holder) -> Option<Thumbprint> {
+    /// The key to bind to: the task's own if the caller has proven it, or what it offers with the task's claim if the
+    /// task has none yet. Whoever brings neither is another instance of the agent, for whatever it asks.
+    pub(super) fn of(&self, holder: Holder) -> Option<Thumbprint> {
         match holder {
+            _ if sabotage::on("any_holder") => Some(self.offered),
             Holder::Key(key) => (self.offered == key || self.proven.contains(&key)).then_some(key),
-            Holder::Claim(_) => Some(self.offered),
+            Holder::Claim(claim) => (self.claim == Some(claim)).then_some(self.offered),
         }
     }
 
@@ -70,10 +101,6 @@ impl Possession {
         (key == holder).then_some(certificate)
     }
 }
-
-/// A credential, ready to be handed to its holder.
-#[derive(Debug)]
-pub struct Issued(pub Credential);
 
 /// What is known of the task before policy is asked.
 struct Drawn {
@@ -84,10 +111,12 @@ struct Drawn {
     deadline: Timestamp,
     prompt_origin: Option<PromptOrigin>,
     version: Revision,
+    wanted: Wanted,
+    renews: Option<LeaseKey>,
 }
 
 impl Broker {
-    /// Issues a credential for a task.
+    /// Issues a credential for a task, or one in place of another.
     ///
     /// # Errors
     /// [`Refusal`]; no credential of this request will ever be accepted by anyone then (invariant L10).
@@ -97,21 +126,22 @@ impl Broker {
         ask: CredentialAsk,
         possession: Possession,
     ) -> Result<Issued, Refusal> {
-        let lease = match self.decide(|| self.try_issue(caller, &ask, &possession)) {
-            Ok(lease) => lease,
+        let method = match ask.wanted {
+            Wanted::Renewal { .. } => "RenewCredential",
+            Wanted::TaskToken { .. } | Wanted::X509Svid { .. } => "IssueCredential",
+        };
+        let body = body_of(method, &ask);
+        match self.decide(|| self.try_issue(caller, &ask, body, &possession)) {
+            Ok(delivery) => self.hand_over(delivery).await,
             Err(refusal) => {
                 // Who may not see the task is told nothing of it, and waits for nothing of it: a foreign task answers
                 // like one that never was, in time and when the journal fails too.
                 if refusal.kind != Kind::NotFound {
                     self.settle(ask.task.root()).await?;
                 }
-                return Err(refusal);
+                Err(refusal)
             }
-        };
-        // From here on the lease exists. Whether or not the client is still there, the rest is done.
-        let broker = Arc::clone(self);
-        let delivery = tokio::spawn(async move { broker.deliver(lease).await });
-        delivery.await.map_err(|_| Refusal::unavailable("delivery_failed"))?
+        }
     }
 
     /// Decides and records; no key is used yet.
@@ -119,170 +149,221 @@ impl Broker {
         &self,
         caller: &Caller,
         ask: &CredentialAsk,
+        body: RequestDigest,
         possession: &Possession,
-    ) -> Result<LeaseId, Refusal> {
+    ) -> Result<Delivery, Refusal> {
         // 1. Who asks, and under what.
         let now = self.minting_clock()?;
         let in_force = self.table.in_force();
         let control = &in_force.control;
         let who = self.facts_of(caller, &in_force, now)?;
 
-        // 2. The task is the caller's, and bound to the key it proved.
-        let body = body_of("IssueCredential", ask);
+        // 2. The task is the caller's, and bound to the key it proved. A retry gets the lease that it got before.
         let drawn = self.table.view(ask.task.root(), |ledger| {
-            let task = ledger.task(ask.task).filter(|_| may_see(ledger, ask.task, &who))?;
-            if task.opened().agent != who.spiffe_id {
-                return Some(Err(Refusal::new(Kind::Denied, "not_agent", "only the task's agent may ask")));
-            }
-            let Some(holder) = possession.of(task.holder()) else {
-                return Some(Err(IssueRefusal::WrongHolder.into()));
-            };
-            // 3. A retry gets the lease that it got before.
+            let holder = holds(ledger, ask.task, &who, possession)?;
             match ledger.recall(ask.task, &ask.request_id, &body) {
-                Recall::Same(key) => return Some(Ok(Err(LeaseId { task: ask.task, key }))),
-                Recall::Other => return Some(Err(Refusal::request_id_reused())),
-                Recall::New => {}
+                Recall::Same(key) => Ok(Err(LeaseId { task: ask.task, key })),
+                Recall::Other => Err(Refusal::request_id_reused()),
+                Recall::New => draw(ledger, ask, holder, control, now).map(Ok),
             }
-            if let Some(ending) = ledger.task_ending(ask.task, control, now.judge) {
-                return Some(Err(IssueRefusal::TaskClosed(ending).into()));
-            }
-            Some(Ok(Ok(Drawn {
-                facts: ledger.facts(ask.task, control, now)?,
-                scope: task.opened().scope.clone(),
-                holder,
-                path: ledger.path(ask.task).map(|hop| hop.node).collect(),
-                deadline: ledger.deadline(ask.task)?,
-                prompt_origin: task.opened().prompt_origin.filter(|_| task.opened().opener != who.spiffe_id),
-                version: ledger.version(),
-            })))
         });
-        let drawn = match drawn.flatten().ok_or_else(Refusal::not_found)?? {
+        let drawn = match drawn.ok_or_else(Refusal::not_found)?? {
             Ok(drawn) => drawn,
-            Err(lease) => return Ok(lease),
+            Err(lease) => return Ok(Delivery { lease, first: false }),
         };
+        let Drawn { facts, holder, scope, path, deadline, prompt_origin, version, wanted, renews } = drawn;
+        let opener = facts.opener.clone();
 
-        // 4. What is asked for lies within the task and, whatever it was when the task was opened, within the agent's
+        // 3. What is asked for lies within the task and, whatever it was when the task was opened, within the agent's
         //    ceiling of today; and it belongs to a registered audience.
-        let scope = drawn.scope.narrow(ask.scope.clone())?;
+        let form = self.form(wanted, &scope, &facts, &who, &in_force)?;
+        let understands_act = understands_act(in_force.registry(), &who, &form);
+
+        // 4. Policy decides.
+        let context = TaskContext {
+            task: facts,
+            scope,
+            prompt_origin: PromptOrigin::judged(prompt_origin, ask.prompt_origin),
+        };
+        let basis = Basis { tree: version, control: control.revision() };
+        let credential =
+            CredentialFacts { lifetime_seconds: self.lease_lifetime(ask).as_secs(), holder, form };
+        let ask_policy = match renews {
+            Some(renews) => Ask::RenewCredential { context, credential, renews },
+            None => Ask::IssueCredential { context, credential },
+        };
+        let permit =
+            permitted(&in_force, Request { caller: who.clone(), ask: ask_policy, time: now.judge, basis })?;
+
+        // 5. The plan holds everything that will be signed.
+        let lease = lease_key(&self.rng).map_err(|_| Refusal::unavailable("no_randomness"))?;
+        let certificate = possession.certificate_of(holder).filter(|_| ask.bind_certificate);
+        let plan =
+            self.planner.draw(permit, Draft { lease, path, deadline, understands_act, certificate }, now)?;
+
+        // 6. The ledger issues the lease, and the journal will have it before the key is used.
+        let reserved = self.room_for_lease(&opener, now)?;
+        let envelope = self.envelope(now, Some(&who), Some(ask.task.root()), Some(&ask.request_id));
+        let evidence = plan.permit().evidence();
+        let limits = self.limits.lease_limits();
+        let issued = self.table.commit(ask.task.root(), &envelope, Some(evidence), |ledger, in_force| {
+            ledger
+                .issue(&plan, body, possession.claim, &in_force.control, now, limits)
+                .map(|fact| (Some(fact), ()))
+                .map_err(|refusal| Refusal::from(refusal).with_message(&in_force.control))
+        });
+        let _waited_for_at_delivery = issued?;
+        reserved.keep();
+        self.metrics.decided(DecisionOutcome::Permitted);
+        Ok(Delivery { lease: plan.terms().id, first: true })
+    }
+
+    /// Takes a credential back from its holder, before its end.
+    ///
+    /// # Errors
+    /// [`Refusal`]; the credential lives on then.
+    pub async fn return_credential(
+        &self,
+        caller: &Caller,
+        lease: LeaseId,
+        possession: &Possession,
+    ) -> Result<Revision, Refusal> {
+        // 1. The caller holds it.
+        let who = self.facts_of(caller, &self.table.in_force(), self.clock.now())?;
+        let held = self.table.view(lease.task.root(), |ledger| {
+            holds(ledger, lease.task, &who, possession)?;
+            ledger.lease(lease).map(|_| ()).ok_or_else(Refusal::not_found)
+        });
+        held.ok_or_else(Refusal::not_found)??;
+
+        // 2. One fact ends it, and the answer waits for it.
+        self.end_lease(lease, LeaseOutcome::Revoked, ReasonCode::of("returned"), Some(&who)).await
+    }
+
+    /// The form that is asked for, with what the registry says of it.
+    fn form(
+        &self,
+        wanted: Wanted,
+        task_scope: &Scope,
+        task: &TaskFacts,
+        who: &CallerFacts,
+        in_force: &InForce,
+    ) -> Result<FormFacts, Refusal> {
+        let denied = |reason, text: &str| Refusal::new(Kind::Denied, reason, text);
         let agent = in_force
             .registry()
             .agent(&who.spiffe_id)
-            .ok_or_else(|| Refusal::new(Kind::Denied, "not_registered", "the agent is not registered"))?;
-        let scope = agent.scope.narrow(scope)?;
-        if drawn.facts.sensitivity_max > agent.sensitivity_max {
-            return Err(Refusal::new(
-                Kind::Denied,
-                "sensitivity_widens",
-                "more sensitive than the agent's ceiling",
-            ));
-        }
-        let audience = in_force.registry().audience(&who.tenant, &ask.audience).ok_or_else(|| {
-            Refusal::new(Kind::Denied, "audience_unknown", "the audience is not registered")
-        })?;
-
-        // 5. Policy decides.
-        let lifetime = super::lifetime(
-            ask.lifetime,
-            self.limits.lease_lifetime_default(),
-            self.limits.lease_lifetime_max(),
-        );
-        let request = Request {
-            operation: Operation::IssueCredential,
-            caller: who.clone(),
-            resource: Resource::Audience(ask.audience.clone()),
-            task: drawn.facts,
-            scope: drawn.scope,
-            prompt_origin: PromptOrigin::judged(drawn.prompt_origin, ask.prompt_origin),
-            credential: Some(CredentialFacts {
-                profile: ask.profile,
-                audience: ask.audience.clone(),
-                enforcement: audience.enforcement,
-                sensitivity: audience.sensitivity,
-                scope,
-                lifetime_seconds: lifetime.as_secs(),
-                holder: drawn.holder,
-            }),
-            time: now.judge,
-            basis: Basis { tree: drawn.version, control: control.revision() },
-        };
-        let permit = match in_force.policies().decide(request) {
-            Decision::Permit(permit) => permit,
-            Decision::Deny(denial) => return Err(denied(denial)),
-        };
-
-        // 6. The plan holds everything that will be signed.
-        let lease = lease_key(&self.rng).map_err(|_| Refusal::unavailable("no_randomness"))?;
-        let draft = Draft {
-            lease,
-            path: drawn.path,
-            deadline: drawn.deadline,
-            understands_act: audience.understands_act,
-            certificate: possession.certificate_of(drawn.holder).filter(|_| ask.bind_certificate),
-        };
-        let plan = self.planner.draw(permit, draft, now)?;
-
-        // 7. The ledger issues the lease, and the journal will have it before the key is used.
-        let envelope = self.envelope(now, Some(&who), Some(ask.task.root()), Some(&ask.request_id));
-        let evidence = plan.permit().evidence();
-        let leases_max = self.limits.leases_live_per_task_max.get();
-        let issued = self.table.commit(ask.task.root(), &envelope, Some(evidence), |ledger, in_force| {
-            ledger
-                .issue(&plan, body, possession.claim, &in_force.control, now, leases_max)
-                .map(|fact| (Some(fact), ()))
-        });
-        let _waited_for_at_delivery = issued?;
-        self.metrics.decided(DecisionOutcome::Permitted);
-        Ok(plan.terms().id)
-    }
-
-    /// Signs what the journal holds, and hands it over only if it still lives.
-    async fn deliver(&self, lease: LeaseId) -> Result<Issued, Refusal> {
-        // 8. Durable before disclosed (invariant L1).
-        let recorded = self.table.recorded(lease).await?.ok_or_else(Refusal::not_found)?;
-
-        // 9. The key is used, and the product compared with its plan.
-        let credential = match self.signer.sign(recorded).await {
-            Ok(credential) => credential,
-            Err(problem) => {
-                self.give_up(lease).await?;
-                return Err(problem.into());
+            .ok_or_else(|| denied("not_registered", "the agent is not registered"))?;
+        match wanted {
+            Wanted::X509Svid { public_key } => {
+                below_ceiling(agent, task.sensitivity_max, &Scope::default())?;
+                Ok(FormFacts::X509Svid { trust_domain: self.trust_domain.clone(), public_key })
             }
-        };
-
-        // 10. What ended meanwhile is dropped unseen.
-        let judge = self.clock.now().judge;
-        let ending = self.table.view(lease.task.root(), |ledger| {
-            ledger.lease_ending(lease, &self.table.in_force().control, judge)
-        });
-        match ending {
-            Some(None) => {
-                self.metrics.minted(credential.recorded().terms().profile().as_str());
-                Ok(Issued(credential))
+            Wanted::TaskToken { audience, scope } => {
+                let scope = task_scope.narrow(scope)?;
+                below_ceiling(agent, task.sensitivity_max, &scope)?;
+                let registered = in_force
+                    .registry()
+                    .audience(&who.tenant, &audience)
+                    .ok_or_else(|| denied("audience_unknown", "the audience is not registered"))?;
+                let (enforcement, sensitivity) = (registered.enforcement, registered.sensitivity);
+                Ok(FormFacts::TaskToken { audience, enforcement, sensitivity, scope })
             }
-            Some(Some(_)) | None => {
-                self.settle(lease.task.root()).await?;
-                Err(Refusal::new(Kind::Precondition, "lease_ended", "the lease has ended"))
-            }
+            // It was read as what it renews when the task was looked at.
+            Wanted::Renewal { .. } => Err(Refusal::conflict()),
         }
     }
 
-    /// Ends a lease whose credential nobody has seen, so that an error leaves nothing behind (invariant L10).
-    async fn give_up(&self, lease: LeaseId) -> Result<(), Refusal> {
-        let root = lease.task.root();
-        let tenant = self.table.view(root, |ledger| ledger.tenant().clone());
-        let ended = self.decide(|| {
-            let now = self.clock.now();
-            let envelope =
-                Envelope { tenant: tenant.clone(), tree: Some(root), ..self.envelope(now, None, None, None) };
-            let ended = self.table.commit(root, &envelope, None, |ledger, in_force| {
-                let (outcome, reason) = (LeaseOutcome::Undelivered, ReasonCode::of("signer_failed"));
-                match ledger.end_lease(lease, outcome, reason, &in_force.control, now.judge)? {
-                    End::Now(fact, _) => Ok((Some(fact), ())),
-                    End::Already => Ok::<_, EndRefusal>((None, ())),
-                }
-            });
-            Ok(ended?)
-        })?;
-        Ok(self.table.durable(ended).await?)
+    fn lease_lifetime(&self, ask: &CredentialAsk) -> Duration {
+        let (default, max) = (self.limits.lease_lifetime_default(), self.limits.lease_lifetime_max());
+        super::lifetime(ask.lifetime, default, max)
+    }
+}
+
+/// The key of the task that a caller has proven, if the task is its own.
+pub(super) fn holds(
+    ledger: &Ledger,
+    task: TaskId,
+    who: &CallerFacts,
+    possession: &Possession,
+) -> Result<Thumbprint, Refusal> {
+    let found = ledger.task(task).filter(|_| may_see(ledger, task, who)).ok_or_else(Refusal::not_found)?;
+    if found.opened().agent != who.spiffe_id {
+        return Err(Refusal::new(Kind::Denied, "not_agent", "only the task's agent may ask"));
+    }
+    possession.of(found.holder()).ok_or_else(|| IssueRefusal::WrongHolder.into())
+}
+
+/// What a live task says of what is asked for.
+fn draw(
+    ledger: &Ledger,
+    ask: &CredentialAsk,
+    holder: Thumbprint,
+    control: &Control,
+    now: Now,
+) -> Result<Drawn, Refusal> {
+    let found = ledger.task(ask.task).ok_or_else(Refusal::not_found)?;
+    if let Some(ending) = ledger.task_ending(ask.task, control, now.judge)
+        && !sabotage::on("ended_tasks_are_issued_to")
+    {
+        let closed = IssueRefusal::TaskClosed(ending).into();
+        return Err(Refusal { lock: killer(ledger, ask.task, control), ..closed }.with_message(control));
+    }
+    let (wanted, renews) = match &ask.wanted {
+        Wanted::Renewal { of, scope } => {
+            let lease = LeaseId { task: ask.task, key: *of };
+            let terms = ledger.lease(lease).ok_or_else(Refusal::not_found)?.terms();
+            if ledger.lease_ending(lease, control, now.judge).is_some() {
+                return Err(Refusal::lease_ended());
+            }
+            (renewed(terms, scope.as_ref())?, Some(*of))
+        }
+        first => (first.clone(), None),
+    };
+    Ok(Drawn {
+        facts: ledger.facts(ask.task, control, now).ok_or_else(Refusal::not_found)?,
+        holder,
+        scope: found.opened().scope.clone(),
+        path: ledger.path(ask.task).map(|hop| hop.node).collect(),
+        deadline: ledger.deadline(ask.task).ok_or_else(Refusal::not_found)?,
+        prompt_origin: found.opened().prompt_origin,
+        version: ledger.version(),
+        wanted,
+        renews,
+    })
+}
+
+/// The same once more, or less of it.
+fn renewed(terms: &Terms, scope: Option<&Scope>) -> Result<Wanted, Refusal> {
+    match &terms.content {
+        Content::TaskToken(token) => {
+            let wanted = scope.cloned().unwrap_or_else(|| token.scope.clone());
+            let scope = match sabotage::on("renewal_widens") {
+                true => wanted,
+                false => token.scope.narrow(wanted)?,
+            };
+            Ok(Wanted::TaskToken { audience: token.audience.clone(), scope })
+        }
+        Content::X509Svid(svid) if scope.is_none() => {
+            Ok(Wanted::X509Svid { public_key: svid.public_key.clone() })
+        }
+        Content::X509Svid(_) => Err(Refusal::invalid("scope", "an X.509-SVID has none")),
+    }
+}
+
+fn understands_act(registry: &Registry, who: &CallerFacts, form: &FormFacts) -> bool {
+    match form {
+        FormFacts::TaskToken { audience, .. } => {
+            registry.audience(&who.tenant, audience).is_some_and(|audience| audience.understands_act)
+        }
+        FormFacts::X509Svid { .. } => false,
+    }
+}
+
+/// Policy's answer.
+pub(super) fn permitted(in_force: &InForce, request: Request) -> Result<Permit, Refusal> {
+    match in_force.policies().decide(request) {
+        Decision::Permit(permit) => Ok(permit),
+        Decision::Deny(denial) => Err(denied(denial)),
     }
 }

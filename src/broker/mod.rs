@@ -1,13 +1,24 @@
 //! The broker: every use case as one numbered, linear story that decides, told over the table, the policies and the
 //! mint. Whatever enters here has been parsed, and the caller has been verified.
 
+mod audit;
 mod budget;
 mod credential;
+mod delegation;
+mod delivery;
 mod introspect;
+mod lease;
+mod lock;
+mod pending;
 mod refusal;
+#[cfg(test)]
+pub(crate) mod sample;
+mod sweep;
 mod task;
+mod watch;
 
 use std::convert::Infallible;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +26,14 @@ use brevet_core::digest::RequestDigest;
 use brevet_core::fact::{DeniedOperation, Envelope, Fact};
 use brevet_core::id::{RootTaskId, TaskId};
 use brevet_core::ledger::Ledger;
+use brevet_core::lock::Selector;
 use brevet_core::name::{RequestId, TenantName};
-use brevet_core::proof::Caller;
+use brevet_core::proof::{Caller, Permit};
 use brevet_core::registry::{Registry, Role};
-use brevet_core::request::CallerFacts;
+use brevet_core::request::{Ask, CallerFacts, OperatorCall, Request};
+use brevet_core::revision::{Basis, Revision};
 use brevet_core::sabotage;
-use brevet_core::spiffe_id::SpiffeId;
+use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::{Now, Timestamp};
 use brevet_identity::jwk_set::JwkSet;
 use brevet_journal::AppendError;
@@ -30,28 +43,41 @@ use brevet_mint::state_key::StateKey;
 use brevet_policy::Denial;
 use ring::rand::SystemRandom;
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
+pub use self::audit::{AuditView, Event, EventFilter, EventPage, EventTail};
 pub use self::budget::MinuteBudget;
-pub use self::credential::{CredentialAsk, Issued, Possession};
+use self::credential::permitted;
+pub use self::credential::{CredentialAsk, Possession, Wanted};
+pub use self::delegation::DelegationAsk;
+pub use self::delivery::{Issued, Undelivered};
 pub use self::introspect::Introspection;
+pub use self::lease::{LeaseFilter, LeaseState, LeaseView, Revoked};
+pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
+use self::pending::Pending;
 pub use self::refusal::{Kind, Refusal};
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
+pub use self::watch::{Told, Watch, WatchAsk};
+use crate::bookmarks::Bookmarks;
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::configuration::Configuration;
+use crate::known_tokens::KnownTokens;
 use crate::metrics::{DecisionOutcome, Metrics};
+use crate::openers::{Full, Reserved};
+use crate::reaper;
+use crate::streams::Streams;
 use crate::table::{InForce, Table, Undurable};
 
-/// Everything the use cases draw on, built once.
-pub struct Broker {
+/// What a broker is made of.
+pub struct Parts {
     /// The task trees.
     pub table: Table,
     /// The time.
     pub clock: Clock,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// The key of task tokens.
+    /// The keys of credentials.
     pub signer: Arc<dyn Signer>,
     /// Draws up the terms of credentials.
     pub planner: Planner,
@@ -59,28 +85,75 @@ pub struct Broker {
     pub keys: JwkSet,
     /// Makes root task ids and claims.
     pub state_key: StateKey,
+    /// Where streams of revocations get their bookmarks.
+    pub bookmarks: Arc<Bookmarks>,
     /// The issuer of task tokens.
     pub issuer: String,
+    /// The broker's own trust domain, which task SVIDs are of.
+    pub trust_domain: TrustDomain,
     /// The limits of the configuration.
     pub limits: Limits,
-    /// Denials that each caller may make the journal keep.
-    pub denials: MinuteBudget<SpiffeId>,
-    /// Lists that are made at once: each walks every tree.
-    pub lists: Semaphore,
-    /// When the daemon started, by the judging clock.
-    pub started_at: Timestamp,
     /// The source of randomness.
     pub rng: SystemRandom,
 }
 
+/// Everything the use cases draw on, built once.
+pub struct Broker {
+    parts: Parts,
+    /// Tokens that need no verification.
+    pub known_tokens: KnownTokens,
+    /// Credentials that are not handed over yet.
+    pub undelivered: Undelivered,
+    /// Denials that each caller may make the journal keep.
+    pub denials: MinuteBudget<SpiffeId>,
+    /// Lists that are made at once: each walks every tree.
+    pub lists: Semaphore,
+    /// Wakes the sweep when a lock was created.
+    pub unswept: Notify,
+    /// The streams of revocations that are open.
+    pub streams: Arc<Streams>,
+    /// Those that follow the audit log.
+    pub audit_streams: Arc<Streams>,
+    /// Whether the daemon stops: what would go on for ever ends then.
+    pub stopping: tokio::sync::watch::Sender<bool>,
+    /// When the daemon started, by the judging clock.
+    pub started_at: Timestamp,
+}
+
+impl Deref for Broker {
+    type Target = Parts;
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
 impl Broker {
+    /// A broker of these parts, at work from now on.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let limits = &parts.limits;
+        Self {
+            known_tokens: KnownTokens::new(limits.tokens_known()),
+            undelivered: Undelivered::default(),
+            denials: MinuteBudget::new(limits.denials_recorded_per_minute_max),
+            lists: Semaphore::new(usize::try_from(limits.lists_max.get()).unwrap_or(1)),
+            unswept: Notify::new(),
+            streams: Streams::new(limits.watch_streams()),
+            audit_streams: Streams::new(limits.audit_streams()),
+            stopping: tokio::sync::watch::Sender::new(false),
+            started_at: parts.clock.now().judge,
+            parts,
+        }
+    }
+
     /// Puts a configuration in force, if it is not already.
     ///
     /// # Errors
     /// [`Refusal`] if the journal could not take it.
     pub async fn configure(&self, configuration: Configuration) -> Result<bool, Refusal> {
         let changed = self.decide(|| {
-            if configuration.is_named_by(&self.table.in_force().control) {
+            let in_force = self.table.in_force();
+            if configuration.is_named_by(&in_force.control) {
                 return Ok(None);
             }
             let fact = Fact::ConfigurationLoaded {
@@ -91,11 +164,38 @@ impl Broker {
                 confirmers: Vec::new(),
             };
             let envelope = self.envelope(self.clock.now(), None, None, None);
-            Ok(Some(self.table.control(&envelope, &fact, Some(configuration.clone()))?))
+            let (basis, next) = (in_force.control.revision(), Some(configuration.clone()));
+            Ok(Some(self.table.control(&envelope, None, basis, &fact, next)?))
         })?;
         let Some(changed) = changed else { return Ok(false) };
         self.table.durable(changed).await?;
         Ok(true)
+    }
+
+    /// Whether policy lets an operator do something in its tenant.
+    ///
+    /// # Errors
+    /// [`Refusal`] if the caller is nobody, or policy does not permit it.
+    pub(crate) fn operate(
+        &self,
+        caller: &Caller,
+        call: OperatorCall,
+        selector: Option<&Selector>,
+        in_force: &InForce,
+        now: Now,
+    ) -> Result<(CallerFacts, Permit), Refusal> {
+        let who = self.facts_of(caller, in_force, now)?;
+        let ask = Ask::Operate { call, tenant: who.tenant.clone(), selector: selector.cloned() };
+        let basis = Basis { tree: Revision::ZERO, control: in_force.control.revision() };
+        let permit = permitted(in_force, Request { caller: who.clone(), ask, time: now.judge, basis })?;
+        Ok((who, permit))
+    }
+
+    /// Completes when the daemon stops.
+    pub async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        // The sender lives as long as the broker.
+        let _stopped = stopping.wait_for(|stops| *stops).await;
     }
 
     /// Decides, and decides again when what it was decided from has changed meanwhile.
@@ -124,11 +224,12 @@ impl Broker {
     pub fn expire(&self, root: RootTaskId, now: Now) -> Result<Undurable<()>, Refusal> {
         let tenant = self.table.view(root, |ledger| ledger.tenant().clone());
         let envelope = Envelope { tenant, tree: Some(root), ..self.envelope(now, None, None, None) };
+        let mut pending = Pending::default();
         loop {
             let mut recorded = None;
             let expired = self.decide(|| {
                 let expired = self.table.commit(root, &envelope, None, |ledger, _| {
-                    recorded = ledger.expire(now.judge).into_iter().next();
+                    recorded = pending.next(ledger, || ledger.expire(now.judge));
                     Ok::<_, Infallible>((recorded.clone(), ()))
                 });
                 Ok(expired?)
@@ -149,6 +250,14 @@ impl Broker {
     async fn settle(&self, root: RootTaskId) -> Result<(), Refusal> {
         let expired = self.expire(root, self.clock.now())?;
         Ok(self.table.durable(expired).await?)
+    }
+
+    /// Room for one more lease in a task of an opener. What has run out does not take it.
+    fn room_for_lease(&self, opener: &SpiffeId, now: Now) -> Result<Reserved<'_>, Full> {
+        self.table.openers().lease(opener).or_else(|_| {
+            reaper::run_once(self, now);
+            self.table.openers().lease(opener)
+        })
     }
 
     /// How many leases live.
@@ -219,8 +328,8 @@ impl Broker {
         }
     }
 
-    /// What the configuration in force says of the caller. It was verified before this was decided: if its trust domain has been taken
-    /// away meanwhile, or belongs to no tenant, it is nobody (invariant P3).
+    /// What the configuration in force says of the caller. It was verified before this was decided: if its trust
+    /// domain has been taken away meanwhile, or belongs to no tenant, it is nobody (invariant P3).
     fn facts_of(&self, caller: &Caller, in_force: &InForce, now: Now) -> Result<CallerFacts, Refusal> {
         let nobody = |reason| Refusal::new(Kind::Unauthenticated, reason, "the caller is not known");
         if !in_force.configuration.trust.has(&caller.spiffe_id().trust_domain()) {
@@ -260,6 +369,8 @@ fn lifetime(asked: Option<Duration>, default: Duration, max: Duration) -> Durati
 }
 
 /// The digest by which a retry is told from another request with the same id.
+///
+/// INVARIANT: the JSON form of an ask is a promise: with another one, no retry from before an upgrade is recognised (L9).
 fn body_of(method: &str, ask: &impl Serialize) -> RequestDigest {
     // The types of an ask all have a JSON form; if one had none, no retry of it would be taken for the same.
     let body = serde_json::to_vec(ask).unwrap_or_default();
@@ -272,3 +383,6 @@ fn denied(denial: Denial) -> Refusal {
     refusal.evidence = Some(Box::new(denial.evidence));
     refusal
 }
+
+#[cfg(test)]
+mod tests;

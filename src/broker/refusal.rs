@@ -3,14 +3,17 @@
 //! Each step of a use case has its own small error; here they become one of a few kinds, with a reason that is
 //! stable and a text that tells a stranger nothing. `src/grpc/status.rs` maps the kinds to statuses.
 
+use brevet_core::control::Control;
 use brevet_core::fact::{Outcome, ReasonCode};
 use brevet_core::id::LockId;
-use brevet_core::ledger::{EndRefusal, Ending, IssueRefusal, OpenRefusal};
+use brevet_core::ledger::{DelegateRefusal, EndRefusal, Ending, IssueRefusal, OpenRefusal};
 use brevet_core::proof::Evidence;
 use brevet_core::scope::Widening;
 use brevet_mint::plan::PlanError;
 use brevet_mint::signer::SignError;
 
+use crate::openers::Full;
+use crate::streams;
 use crate::table::{CommitError, Sealed};
 
 /// The kinds of refusal; each is one gRPC status.
@@ -47,13 +50,15 @@ pub struct Refusal {
     pub text: String,
     /// What it was decided by, for the audit's eyes.
     pub evidence: Option<Box<Evidence>>,
+    /// The lock that stopped the caller, where one did.
+    pub lock: Option<LockId>,
 }
 
 impl Refusal {
     /// A refusal with a reason of its own.
     #[must_use]
     pub fn new(kind: Kind, reason: &'static str, text: impl Into<String>) -> Self {
-        Self { kind, reason: ReasonCode::of(reason), text: text.into(), evidence: None }
+        Self { kind, reason: ReasonCode::of(reason), text: text.into(), evidence: None, lock: None }
     }
 
     /// Unknown and foreign are the same, word for word.
@@ -86,8 +91,28 @@ impl Refusal {
         Self { kind: Kind::Conflict, ..Self::unavailable("conflict") }
     }
 
-    fn locked(lock: LockId) -> Self {
-        Self::new(Kind::Precondition, "locked", format!("stopped by locks/{lock}"))
+    /// The lease is dead.
+    #[must_use]
+    pub fn lease_ended() -> Self {
+        Self::new(Kind::Precondition, "lease_ended", "the lease has ended")
+    }
+
+    /// A lock forbids it.
+    #[must_use]
+    pub fn locked(lock: LockId) -> Self {
+        let refusal = Self::new(Kind::Precondition, "locked", format!("stopped by locks/{lock}"));
+        Self { lock: Some(lock), ..refusal }
+    }
+
+    /// With what whoever pulled the lock wants the stopped party to know, if a lock stopped it.
+    #[must_use]
+    pub fn with_message(mut self, control: &Control) -> Self {
+        if let Some(record) = self.lock.and_then(|lock| control.locks().get(&lock))
+            && !record.lock.message.is_empty()
+        {
+            self.text = format!("{}: {}", self.text, record.lock.message);
+        }
+        self
     }
 
     fn task_closed(ending: &Ending<Outcome>) -> Self {
@@ -137,14 +162,60 @@ impl From<IssueRefusal> for Refusal {
             }
             IssueRefusal::TaskClosed(ending) => Self::task_closed(&ending),
             IssueRefusal::NoTime => Self::new(Kind::Precondition, "no_time", "the task has no time left"),
-            IssueRefusal::Widens => Self::new(Kind::Denied, "scope_widens", "wider than the task's scope"),
+            IssueRefusal::Widens => {
+                Self::new(Kind::Denied, "scope_widens", "wider than the task or the lease to be renewed")
+            }
             IssueRefusal::Locked(lock) => Self::locked(lock),
+            IssueRefusal::NoLease => Self::not_found(),
+            IssueRefusal::LeaseEnded => Self::lease_ended(),
+            IssueRefusal::IssuedQuota(max) => Self::new(
+                Kind::Exhausted,
+                "leases_issued_per_task_max",
+                format!("the task was given {max} leases, which is its limit"),
+            ),
             IssueRefusal::Quota(max) => Self::new(
                 Kind::Exhausted,
                 "leases_live_per_task_max",
                 format!("the task has {max} live leases, which is its limit"),
             ),
         }
+    }
+}
+
+impl From<DelegateRefusal> for Refusal {
+    fn from(refusal: DelegateRefusal) -> Self {
+        match refusal {
+            DelegateRefusal::Conflict => Self::conflict(),
+            DelegateRefusal::NotPermitted => Self::new(Kind::Denied, "not_permitted", "not permitted"),
+            DelegateRefusal::NoTask => Self::not_found(),
+            DelegateRefusal::TaskClosed(ending) => Self::task_closed(&ending),
+            DelegateRefusal::Depth(max) => Self::new(
+                Kind::Denied,
+                "delegation_depth_max",
+                format!("more than {max} delegations below the root task"),
+            ),
+            DelegateRefusal::NoTime => Self::new(Kind::Precondition, "no_time", "the task has no time left"),
+            DelegateRefusal::Widens => {
+                Self::new(Kind::Denied, "delegation_widens", "wider than the parent task")
+            }
+            DelegateRefusal::Locked(lock) => Self::locked(lock),
+        }
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        let reason = match full {
+            Full::Leases(_) => "leases_live_per_opener_max",
+            Full::Tasks(_) => "tasks_per_opener_max",
+        };
+        Self::new(Kind::Exhausted, reason, full.to_string())
+    }
+}
+
+impl From<streams::Full> for Refusal {
+    fn from(full: streams::Full) -> Self {
+        Self::new(Kind::Exhausted, full.limit, full.to_string())
     }
 }
 
@@ -171,9 +242,15 @@ impl From<Widening> for Refusal {
 
 impl From<PlanError> for Refusal {
     fn from(error: PlanError) -> Self {
+        let text = error.to_string();
         match error {
             PlanError::Size => Self::invalid("scope", error),
-            _ => Self::new(Kind::Precondition, "no_time", error.to_string()),
+            PlanError::HolderKey => Self { reason: ReasonCode::of("csr_key"), ..Self::invalid("csr", error) },
+            PlanError::Agent => Self::new(Kind::Precondition, "no_task_spiffe_id", text),
+            PlanError::Lifetime => Self::new(Kind::Precondition, "no_time", text),
+            PlanError::Operation | PlanError::Scope | PlanError::Path | PlanError::TrustDomain => {
+                Self::new(Kind::Denied, "not_permitted", text)
+            }
         }
     }
 }

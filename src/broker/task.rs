@@ -8,8 +8,8 @@ use brevet_core::id::{RootTaskId, TaskId};
 use brevet_core::ledger::{End, EndRefusal, Ending, Ledger, Opening};
 use brevet_core::name::{PurposeCode, RequestId, TaskType, TenantName};
 use brevet_core::proof::Caller;
-use brevet_core::registry::Registry;
-use brevet_core::request::{CallerFacts, Operation, PromptOrigin, Request, Resource, Sensitivity, TaskFacts};
+use brevet_core::registry::{Agent, Registry};
+use brevet_core::request::{Ask, CallerFacts, PromptOrigin, Request, Sensitivity, TaskContext, TaskFacts};
 use brevet_core::revision::{Basis, Revision};
 use brevet_core::scope::Scope;
 use brevet_core::spiffe_id::SpiffeId;
@@ -104,9 +104,9 @@ impl Broker {
             Ok(root) => root,
             Err(refusal) => {
                 // A refusal tells of the task that has the request's id already.
-                let who = self.facts_of(caller, &self.table.in_force(), self.clock.now())?;
-                let root = self.state_key.root_task_id(&who.tenant, &who.spiffe_id, &ask.request_id);
-                if self.table.view(root, |_| ()).is_some() {
+                let now = self.clock.now();
+                let who = self.facts_of(caller, &self.table.in_force(), now)?;
+                if let Some(root) = self.opened_before(&who, &ask.request_id, now) {
                     self.settle(root).await?;
                 }
                 return Err(refusal);
@@ -115,7 +115,7 @@ impl Broker {
         let task = self.task_view(TaskId::root_of(root)).await?.ok_or_else(Refusal::not_found)?;
         let claim = match task.opened.holder {
             Holder::Key(_) => None,
-            Holder::Claim(_) => Some(self.state_key.claim(root)),
+            Holder::Claim(_) => Some(self.state_key.claim(task.opened.id)),
         };
         Ok(Opened { task, claim })
     }
@@ -131,14 +131,16 @@ impl Broker {
         let in_force = self.table.in_force();
         let who = self.facts_of(caller, &in_force, now)?;
 
-        // 2. A retry finds its task by the id that the same request always gets.
-        let root = self.state_key.root_task_id(&who.tenant, &who.spiffe_id, &ask.request_id);
-        let task = TaskId::root_of(root);
-        if let Some(same) =
-            self.table.view(root, |ledger| ledger.task(task).is_some_and(|task| task.opened().body == body))
-        {
+        // 2. A retry finds its task by the id that the same request gets on the same day.
+        if let Some(root) = self.opened_before(&who, &ask.request_id, now) {
+            let same = |ledger: &Ledger| {
+                ledger.task(TaskId::root_of(root)).is_some_and(|task| task.opened().body == body)
+            };
+            let same = self.table.view(root, same).ok_or_else(Refusal::conflict)?;
             return if same { Ok(root) } else { Err(Refusal::request_id_reused()) };
         }
+        let root = self.state_key.root_task_id(&who.tenant, &who.spiffe_id, &ask.request_id, now.issue.day());
+        let task = TaskId::root_of(root);
 
         // 3. The registry knows the agent, and the caller may open such tasks for it.
         registered(in_force.registry(), &who, ask)?;
@@ -157,18 +159,33 @@ impl Broker {
         };
 
         // 5. The ledger opens it, and the journal has it before anything else can happen in it.
-        let holder = match ask.holder_key {
-            Some(key) => Holder::Key(key),
-            None => Holder::Claim(ClaimDigest::of(&[self.state_key.claim(root).as_bytes()])),
-        };
+        let reserved = self.table.openers().task(&who.spiffe_id)?;
+        let holder = self.holder(ask.holder_key, task);
         let opening = Opening { deadline, holder, prompt_origin: ask.prompt_origin, body };
         let envelope = self.envelope(now, Some(&who), Some(root), Some(&ask.request_id));
         let opened = self.table.open(root, &envelope, permit.evidence(), |in_force| {
-            Ledger::open(&permit, opening, &in_force.control, now)
+            let fact = Ledger::open(&permit, opening, &in_force.control, now);
+            fact.map_err(|refusal| Refusal::from(refusal).with_message(&in_force.control))
         });
         let _waited_for_at_reading = opened?;
+        reserved.keep();
         self.metrics.decided(DecisionOutcome::Permitted);
         Ok(root)
+    }
+
+    /// The task that a caller opened under a request id, on whichever day, if it is still kept.
+    fn opened_before(&self, who: &CallerFacts, request_id: &RequestId, now: Now) -> Option<RootTaskId> {
+        let today = now.issue.day();
+        (today.saturating_sub(self.limits.days_kept())..=today)
+            .rev()
+            .map(|day| self.state_key.root_task_id(&who.tenant, &who.spiffe_id, request_id, day))
+            .find(|root| self.table.view(*root, |_| ()).is_some())
+    }
+
+    /// The agent instance that a task is opened for: the one with the key, or the first to redeem the claim.
+    pub(super) fn holder(&self, key: Option<Thumbprint>, task: TaskId) -> Holder {
+        let claim = || ClaimDigest::of(&[self.state_key.claim(task).as_bytes()]);
+        key.map_or_else(|| Holder::Claim(claim()), Holder::Key)
     }
 
     /// Shows a task to whoever may see it.
@@ -270,7 +287,7 @@ impl Broker {
     }
 
     /// The caller, if it may see the task.
-    fn seen(&self, caller: &Caller, task: TaskId) -> Result<CallerFacts, Refusal> {
+    pub(super) fn seen(&self, caller: &Caller, task: TaskId) -> Result<CallerFacts, Refusal> {
         let who = self.facts_of(caller, &self.table.in_force(), self.clock.now())?;
         match self.table.view(task.root(), |ledger| may_see(ledger, task, &who)) {
             Some(true) => Ok(who),
@@ -278,7 +295,7 @@ impl Broker {
         }
     }
 
-    async fn task_view(&self, task: TaskId) -> Result<Option<TaskView>, Refusal> {
+    pub(super) async fn task_view(&self, task: TaskId) -> Result<Option<TaskView>, Refusal> {
         let now = self.clock.now();
         let Some(view) =
             self.table.read(task.root(), |ledger, in_force| view_of(ledger, task, in_force, now))
@@ -305,7 +322,7 @@ fn view_of(ledger: &Ledger, id: TaskId, in_force: &InForce, now: Now) -> Option<
         parent,
         ending: ledger.task_ending(id, &in_force.control, now.judge),
         leases_live: ledger.leases_live(id, &in_force.control, now.judge),
-        revision: ledger.version(),
+        revision: ledger.version().max(in_force.control.revision()),
     })
 }
 
@@ -324,14 +341,20 @@ fn registered(registry: &Registry, who: &CallerFacts, ask: &TaskAsk) -> Result<(
     if !may_open {
         return Err(not_registered());
     }
-    if ask.sensitivity_max > agent.sensitivity_max {
-        return Err(Refusal::new(
-            Kind::Denied,
-            "sensitivity_widens",
-            "more sensitive than the agent's ceiling",
-        ));
+    below_ceiling(agent, ask.sensitivity_max, &ask.scope)
+}
+
+/// Whatever an agent gets lies below what the registry would ever give it.
+pub(super) fn below_ceiling(
+    agent: &Agent,
+    sensitivity_max: Sensitivity,
+    scope: &Scope,
+) -> Result<(), Refusal> {
+    if sensitivity_max > agent.sensitivity_max {
+        let text = "more sensitive than the agent's ceiling";
+        return Err(Refusal::new(Kind::Denied, "sensitivity_widens", text));
     }
-    agent.scope.narrow(ask.scope.clone())?;
+    agent.scope.narrow(scope.clone())?;
     Ok(())
 }
 
@@ -345,28 +368,28 @@ fn request_to_open(
 ) -> Request {
     // What an agent says of a task that it opens for itself counts as the agent's word, not as an orchestrator's.
     let by_orchestrator = ask.prompt_origin.filter(|_| who.spiffe_id != ask.agent);
+    let task = TaskFacts {
+        id,
+        task_type: ask.task_type.clone(),
+        purpose: ask.purpose.clone(),
+        sensitivity_max: ask.sensitivity_max,
+        agent: ask.agent.clone(),
+        // With no grant, a task is done on behalf of the workload that opens it.
+        delegator: who.spiffe_id.clone(),
+        opener: who.spiffe_id.clone(),
+        chain: vec![ask.agent.clone()],
+        depth: 0,
+        age_seconds: 0,
+        remaining_seconds: deadline.since(now.judge).as_secs(),
+        leases_live: 0,
+    };
     Request {
-        operation: Operation::CreateTask,
-        resource: Resource::TaskType(ask.task_type.clone()),
-        task: TaskFacts {
-            id,
-            task_type: ask.task_type.clone(),
-            purpose: ask.purpose.clone(),
-            sensitivity_max: ask.sensitivity_max,
-            agent: ask.agent.clone(),
-            // With no grant, a task is done on behalf of the workload that opens it.
-            delegator: who.spiffe_id.clone(),
-            opener: who.spiffe_id.clone(),
-            chain: vec![ask.agent.clone()],
-            depth: 0,
-            age_seconds: 0,
-            remaining_seconds: deadline.since(now.judge).as_secs(),
-            leases_live: 0,
-        },
         caller: who,
-        scope: ask.scope.clone(),
-        prompt_origin: PromptOrigin::judged(by_orchestrator, ask.prompt_origin),
-        credential: None,
+        ask: Ask::CreateTask(TaskContext {
+            task,
+            scope: ask.scope.clone(),
+            prompt_origin: PromptOrigin::judged(by_orchestrator, ask.prompt_origin),
+        }),
         time: now.judge,
         basis: Basis { tree: Revision::ZERO, control: in_force.control.revision() },
     }

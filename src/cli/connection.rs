@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use brevet_client::{Broker, Endpoints, Identity, ServerTrust, Settings, connect};
+use brevet_client::{Broker, Endpoints, Identity, ServerTrust, Settings, connect, connect_local};
 use brevet_core::spiffe_id::SpiffeId;
 use clap::Args;
 use tokio::runtime;
@@ -68,10 +68,24 @@ pub(super) struct Session {
 impl Client {
     /// Connects and does one thing.
     pub(super) fn run(&self, command: impl AsyncFnOnce(Session) -> Result<(), Failure>) -> Exit {
+        self.run_at(None, command)
+    }
+
+    /// The same over the local root socket, if there is to be one.
+    pub(super) fn run_at(
+        &self,
+        root_socket: Option<&Path>,
+        command: impl AsyncFnOnce(Session) -> Result<(), Failure>,
+    ) -> Exit {
         let outcome = runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from);
         let outcome = outcome.and_then(|runtime| {
             runtime.block_on(async {
-                let (broker, endpoint) = self.connection.connect().await?;
+                let (broker, endpoint) = match root_socket {
+                    Some(path) => {
+                        (connect_local(path, &Settings::default()).await?, path.display().to_string())
+                    }
+                    None => self.connection.connect().await?,
+                };
                 command(Session { broker, endpoint, output: self.output }).await
             })
         });

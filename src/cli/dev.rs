@@ -62,6 +62,11 @@ fn free(address: SocketAddr) -> std::io::Result<SocketAddr> {
     if address.port() == 0 { TcpListener::bind(address)?.local_addr() } else { Ok(address) }
 }
 
+/// A path as the folder's own file may say it.
+fn within(dir: &Path, path: &Path) -> PathBuf {
+    path.strip_prefix(dir).unwrap_or(path).to_owned()
+}
+
 /// Writes `endpoints.json`, whose presence says that the daemon listens.
 fn announce(dir: &Path, app: &App) -> Result<(), Box<dyn std::error::Error>> {
     let broker: TrustDomain = BROKER.parse()?;
@@ -79,6 +84,7 @@ fn announce(dir: &Path, app: &App) -> Result<(), Box<dyn std::error::Error>> {
     let endpoints = Endpoints {
         grpc: format!("https://{}", app.grpc_address()?),
         http: format!("http://{}", app.http_address()?),
+        root_socket: Some(within(dir, app.root_socket())),
         server_spiffe_id: SpiffeId::new(&broker, "/brevet")?,
         trust_domain: broker,
         identities,

@@ -6,9 +6,13 @@ mod credential;
 mod demo;
 mod dev;
 mod exit;
+mod holder;
 mod key;
+mod lease;
+mod lock;
 mod output;
 mod secret;
+mod selector;
 mod serve;
 mod task;
 mod wire;
@@ -48,19 +52,23 @@ enum Command {
     Dev(dev::Arguments),
     /// Show the broker's main job: a daemon, agents and a resource server as processes of their own.
     Demo(demo::Arguments),
-    /// A process of the demo: an agent or an orchestrator.
+    /// A process of the demo: an agent, an orchestrator or an operator.
     #[command(hide = true)]
     DemoActor(demo::ActorArguments),
     /// A process of the demo: the resource server.
     #[command(hide = true)]
     DemoResourceServer(demo::ResourceServerArguments),
-    /// Open tasks, read them and end them.
+    /// Open tasks, delegate them, read them and end them.
     Task(task::Arguments),
-    /// Issue credentials and ask whether they live.
+    /// Issue credentials, renew and return them, and ask whether they live.
     Credential(credential::Arguments),
+    /// Pull the emergency stop and lift it.
+    Lock(lock::Arguments),
+    /// Show what has been issued, and end it.
+    Lease(lease::Arguments),
     /// Show the public halves of the broker's signing keys.
     Key(key::Arguments),
-    /// Verify the audit log.
+    /// Read, follow and verify the audit log.
     Audit(audit::Arguments),
     /// Print the completions for a shell.
     Completions {
@@ -88,6 +96,8 @@ pub fn main() -> ExitCode {
         Command::DemoResourceServer(arguments) => demo::resource_server(&arguments),
         Command::Task(arguments) => task::run(arguments),
         Command::Credential(arguments) => credential::run(arguments),
+        Command::Lock(arguments) => lock::run(arguments),
+        Command::Lease(arguments) => lease::run(arguments),
         Command::Key(arguments) => key::run(arguments),
         Command::Audit(arguments) => audit::run(arguments),
         Command::Completions { shell } => completions(shell),

@@ -57,6 +57,21 @@ pub(super) fn many<R: Row>(format: Format, rows: &[R]) -> Result<(), Failure> {
     }
 }
 
+/// Prints the head of a table whose rows come one by one.
+pub(super) fn head<R: Row>(format: Format) -> Result<(), Failure> {
+    if format == Format::Table { text(&(R::COLUMNS.join("  ") + "\n")) } else { Ok(()) }
+}
+
+/// Prints one of the rows that come one by one. How wide the later ones are is not known.
+pub(super) fn line<R: Row>(format: Format, row: &R) -> Result<(), Failure> {
+    if format != Format::Table {
+        return one(format, row);
+    }
+    let cells = row.cells();
+    let cells: Vec<&str> = cells.iter().map(|cell| shown(cell)).collect();
+    text(&(cells.join("  ") + "\n"))
+}
+
 /// Prints one JSON document.
 pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> Result<(), Failure> {
     text(&(serde_json::to_string_pretty(value)? + "\n"))

@@ -1,6 +1,6 @@
-//! `brevet task`: opens tasks, reads them and ends them.
+//! `brevet task`: opens tasks, delegates them, reads them and ends them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use brevet_api::v1;
 use brevet_core::digest::Thumbprint;
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use super::connection::{Client, Session};
 use super::exit::Failure;
+use super::holder::Holder;
 use super::output::{self, Row};
 use super::wire::{self, NotUnderstood, ScopeOptions};
 use super::{Exit, request_id, secret};
@@ -30,6 +31,8 @@ pub(super) struct Arguments {
 enum Command {
     /// Open a task.
     Create(Box<Create>),
+    /// Open a task below one of the caller's own, for another agent.
+    Delegate(Box<Delegate>),
     /// Read a task.
     Get {
         /// Its resource name, tasks/{id}.
@@ -80,6 +83,44 @@ struct Create {
 }
 
 #[derive(Debug, Args)]
+struct Delegate {
+    /// The caller's own task, tasks/{id}.
+    #[arg(value_parser = TaskId::from_name)]
+    parent: TaskId,
+    /// The SPIFFE ID of the agent that will work on the new one.
+    #[arg(long, value_name = "SPIFFEID")]
+    agent: SpiffeId,
+    /// Its type; the parent's if not given.
+    #[arg(id = "type", long = "type", value_name = "TYPE", value_parser = TaskType::parse)]
+    task_type: Option<TaskType>,
+    /// A code for why it is done; the parent's if not given.
+    #[arg(long, value_name = "CODE", value_parser = PurposeCode::parse)]
+    purpose: Option<PurposeCode>,
+    /// The most sensitive thing it may touch; what the parent may if not given.
+    #[arg(long, value_name = "LEVEL", value_parser = wire::SENSITIVITIES.parser())]
+    sensitivity_max: Option<v1::Sensitivity>,
+    /// Where the instruction came from that is followed here; it only makes the parent's worse.
+    #[arg(long, value_name = "ORIGIN", value_parser = wire::PROMPT_ORIGINS.parser())]
+    prompt_origin: Option<v1::PromptOrigin>,
+    #[command(flatten)]
+    scope: ScopeOptions,
+    /// Seconds that it may last; it ends with its parent at the latest.
+    #[arg(long, value_name = "SECONDS")]
+    lifetime_seconds: Option<u64>,
+    #[command(flatten)]
+    holder: Holder,
+    /// The RFC 7638 thumbprint of the other agent's key. Without it a one-time claim is answered with, for that agent.
+    #[arg(long, value_name = "THUMBPRINT")]
+    holder_key_thumbprint: Option<Thumbprint>,
+    /// Put the claim into this file, for its owner alone, and not into the answer.
+    #[arg(long, value_name = "FILE", conflicts_with = "holder_key_thumbprint")]
+    claim_file: Option<PathBuf>,
+    /// The name by which a repetition is recognised; a random one if not given.
+    #[arg(long, value_name = "ID", value_parser = RequestId::parse)]
+    request_id: Option<RequestId>,
+}
+
+#[derive(Debug, Args)]
 struct List {
     /// Only those in this state.
     #[arg(long, value_parser = wire::STATES.parser())]
@@ -109,6 +150,7 @@ pub(super) fn run(arguments: Arguments) -> Exit {
     let Arguments { client, command } = arguments;
     client.run(async |session| match command {
         Command::Create(create) => create.run(session).await,
+        Command::Delegate(delegate) => delegate.run(session).await,
         Command::Get { task } => {
             let request = v1::GetTaskRequest { name: task.name() };
             let task = session.broker.tasks().get_task(request).await?.into_inner();
@@ -152,19 +194,40 @@ impl Create {
         };
         let opened = async {
             let answer = session.broker.tasks().create_task(request).await?.into_inner();
-            let mut claim = answer.claim;
-            if let (Some(path), Some(value)) = (&self.claim_file, &claim) {
-                secret::write(path, value)?;
-                claim = None;
-            }
-            let task = Task::try_from(answer.task.ok_or(NotUnderstood)?)?;
-            Ok(Opened { request_id: request_id.to_string(), task, claim })
+            Opened::take(&request_id, answer.task, answer.claim, self.claim_file.as_deref())
         };
-        // With the request id, a repetition gets the same task.
-        let opened =
-            opened.await.map_err(|failure: Failure| failure.about(&format!("request {request_id}")))?;
-        output::one(session.output, &opened)
+        shown(&session, &request_id, opened.await)
     }
+}
+
+impl Delegate {
+    async fn run(self, session: Session) -> Result<(), Failure> {
+        let request_id = self.request_id.clone().map_or_else(request_id, Ok)?;
+        let request = v1::DelegateTaskRequest {
+            parent: self.parent.name(),
+            request_id: request_id.to_string(),
+            agent: self.agent.to_string(),
+            task_type: self.task_type.as_ref().map(ToString::to_string).unwrap_or_default(),
+            purpose: self.purpose.as_ref().map(ToString::to_string).unwrap_or_default(),
+            sensitivity_max: self.sensitivity_max.unwrap_or_default().into(),
+            scope: wire::permissions(&self.scope.read()?),
+            lifetime: self.lifetime_seconds.map(wire::seconds),
+            holder_key_thumbprint: self.holder_key_thumbprint.map(|it| it.to_string()),
+            dpop_proof: self.holder.proof(&session.endpoint, "DelegateTask")?,
+            prompt_origin: self.prompt_origin.unwrap_or_default().into(),
+        };
+        let opened = async {
+            let answer = session.broker.credentials().delegate_task(request).await?.into_inner();
+            Opened::take(&request_id, answer.task, answer.claim, self.claim_file.as_deref())
+        };
+        shown(&session, &request_id, opened.await)
+    }
+}
+
+/// Shows what was opened. With the request id, a repetition gets the same task.
+fn shown(session: &Session, request_id: &RequestId, opened: Result<Opened, Failure>) -> Result<(), Failure> {
+    let opened = opened.map_err(|failure| failure.about(&format!("request {request_id}")))?;
+    output::one(session.output, &opened)
 }
 
 impl List {
@@ -273,6 +336,26 @@ struct Opened {
     task: Task,
     #[serde(skip_serializing_if = "Option::is_none")]
     claim: Option<String>,
+}
+
+impl Opened {
+    /// Takes what was opened, and puts the claim into a file if it belongs there.
+    fn take(
+        request_id: &RequestId,
+        task: Option<v1::Task>,
+        mut claim: Option<String>,
+        claim_file: Option<&Path>,
+    ) -> Result<Self, Failure> {
+        if let (Some(path), Some(secret)) = (claim_file, &claim) {
+            secret::write(path, secret)?;
+            claim = None;
+        }
+        Ok(Self {
+            request_id: request_id.to_string(),
+            task: Task::try_from(task.ok_or(NotUnderstood)?)?,
+            claim,
+        })
+    }
 }
 
 impl Row for Opened {

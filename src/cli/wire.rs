@@ -41,7 +41,15 @@ pub(super) const STATES: Words<v1::task::State> = Words(&[
     ("expired", v1::task::State::Expired),
 ]);
 
-pub(super) const PROFILES: Words<v1::Profile> = Words(&[("task_token", v1::Profile::TaskToken)]);
+pub(super) const LEASE_STATES: Words<v1::lease::State> = Words(&[
+    ("active", v1::lease::State::Active),
+    ("expired", v1::lease::State::Expired),
+    ("revoked", v1::lease::State::Revoked),
+    ("undelivered", v1::lease::State::Undelivered),
+]);
+
+pub(super) const PROFILES: Words<v1::Profile> =
+    Words(&[("task_token", v1::Profile::TaskToken), ("x509_svid", v1::Profile::X509Svid)]);
 
 /// A word that names no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -93,7 +101,7 @@ impl ScopeOptions {
     pub(super) fn read(&self) -> Result<Scope, Failure> {
         let mut permissions = self.permit.clone();
         if let Some(text) = &self.scope {
-            permissions.extend(Vec::from(from_json(text)?));
+            permissions.extend_from_slice(from_json(text)?.permissions());
         }
         Ok(Scope::new(permissions)?)
     }
@@ -248,6 +256,8 @@ mod tests {
         for state in 1..8 {
             assert_eq!(STATES.word(state).is_some(), v1::task::State::try_from(state).is_ok());
         }
+        assert!((1..5).all(|value| LEASE_STATES.word(value).is_some()));
+        assert!((1..3).all(|value| PROFILES.word(value).is_some()));
         assert!((1..5).all(|value| SENSITIVITIES.word(value).is_some()));
         assert!((1..6).all(|value| PROMPT_ORIGINS.word(value).is_some()));
         assert_eq!((SENSITIVITIES.word(0), STATES.word(0)), (None, None));

@@ -1,4 +1,5 @@
-//! An agent or an orchestrator: a process that holds one identity, does what it is told and says what came of it.
+//! An agent, an orchestrator or an operator: a process that holds one identity, does what it is told and says what came
+//! of it.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, Write};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use brevet_api::v1;
-use brevet_client::endpoints::Endpoints;
+use brevet_client::endpoints::{Endpoints, IdentityFiles};
 use brevet_client::{Broker, Refusal};
 use brevet_core::request::{PromptOrigin, Sensitivity};
 use brevet_core::time::Timestamp;
@@ -25,7 +26,7 @@ use tonic::Status;
 
 use super::Problem;
 use super::identity::{self, Svid};
-use super::message::{Answer, Call, Command, CreateTask, Issue, Permission, Token, micros};
+use super::message::{Answer, Call, Command, CreateTask, Delegate, Issue, Permission, Token, micros};
 use crate::clock::{Clock, since_boot};
 
 /// The most calls of one [`Command::CallUntilRefused`].
@@ -55,6 +56,8 @@ struct Actor {
     clock: Clock,
     /// The tokens that it was issued, by lease.
     tokens: BTreeMap<String, String>,
+    /// The X.509-SVIDs that it was issued, by lease.
+    svids: BTreeMap<String, IdentityFiles>,
 }
 
 impl Actor {
@@ -65,6 +68,7 @@ impl Actor {
             endpoints: Endpoints::read(dir)?,
             clock: Clock::system(Timestamp::EPOCH, Duration::ZERO)?,
             tokens: BTreeMap::new(),
+            svids: BTreeMap::new(),
         })
     }
 
@@ -74,10 +78,20 @@ impl Actor {
             Command::Impersonate(spiffe_id) => self.impersonate(&spiffe_id).await,
             Command::CreateTask(wanted) => self.create_task(wanted).await,
             Command::Complete { task } => self.complete(task).await,
+            Command::Delegate(wanted) => self.delegate(wanted).await,
             Command::Issue(wanted) => self.issue(wanted).await,
+            Command::Renew { request_id, lease } => self.renew(request_id, lease).await,
+            Command::IssueSvid { request_id, task } => self.issue_svid(request_id, task).await,
+            Command::Introduce { lease, address, permission } => {
+                self.introduce(&lease, &address, &permission).await
+            }
+            Command::ProveBySvid { lease } => self.prove_as(self.svid(&lease)?.clone()).await,
             Command::Leak { lease } => Ok(Answer::Leaked { token: self.token(&Token::Own(lease))? }),
             Command::Call(call) => self.call(&call, 1).await,
             Command::CallUntilRefused(call) => self.call(&call, CALLS_MAX).await,
+            Command::Lock { request_id, agent, message } => self.lock(request_id, agent, message).await,
+            Command::Lift { lock } => self.lift(lock).await,
+            Command::ListDenials => self.list_denials().await,
         }
     }
 
@@ -98,16 +112,22 @@ impl Actor {
     }
 
     async fn impersonate(&self, spiffe_id: &str) -> Result<Answer, Problem> {
+        let own = self.endpoints.identity(&self.name)?;
+        self.prove_as(identity::forge(&self.dir, &spiffe_id.parse()?, &own.bundle)?).await
+    }
+
+    /// Calls the broker under an identity that it should not accept.
+    async fn prove_as(&self, other: IdentityFiles) -> Result<Answer, Problem> {
+        let spiffe_id = other.spiffe_id.to_string();
+        let key_thumbprint = identity::thumbprint(&other)?.to_string();
         let mut endpoints = self.endpoints.clone();
-        let own = endpoints.identity(&self.name)?;
-        let forged = identity::forge(&self.dir, &spiffe_id.parse()?, &own.bundle)?;
-        let key_thumbprint = identity::thumbprint(&forged)?.to_string();
-        endpoints.identities.insert(self.name.clone(), forged);
+        endpoints.identities.insert(self.name.clone(), other);
         // Whether the connection or its first call shows the refusal is a matter of timing (RFC 8446 §4.4.2.4).
-        let unknown = || Answer::Refused { code: "connection refused".to_owned(), reason: None };
+        let unknown =
+            || Answer::Refused { code: "connection refused".to_owned(), reason: None, text: String::new() };
         let Ok(broker) = endpoints.connect(&self.name).await else { return Ok(unknown()) };
         Ok(match broker.tasks().list_tasks(v1::ListTasksRequest::default()).await {
-            Ok(_) => Answer::Proven { spiffe_id: spiffe_id.to_owned(), key_thumbprint },
+            Ok(_) => Answer::Proven { spiffe_id, key_thumbprint },
             Err(_) => unknown(),
         })
     }
@@ -125,6 +145,24 @@ impl Actor {
             holder_key_thumbprint: Some(wanted.holder_key_thumbprint),
         };
         Ok(match self.broker().await?.tasks().create_task(request).await {
+            Ok(answer) => {
+                Answer::Opened { task: answer.into_inner().task.ok_or("the answer holds no task")?.name }
+            }
+            Err(status) => refused(&status),
+        })
+    }
+
+    async fn delegate(&self, wanted: Delegate) -> Result<Answer, Problem> {
+        let request = v1::DelegateTaskRequest {
+            parent: wanted.parent,
+            request_id: wanted.request_id,
+            agent: wanted.agent,
+            sensitivity_max: sensitivity(wanted.sensitivity_max).into(),
+            scope: wanted.scope.into_iter().map(permission).collect(),
+            holder_key_thumbprint: Some(wanted.holder_key_thumbprint),
+            ..v1::DelegateTaskRequest::default()
+        };
+        Ok(match self.broker().await?.credentials().delegate_task(request).await {
             Ok(answer) => {
                 Answer::Opened { task: answer.into_inner().task.ok_or("the answer holds no task")?.name }
             }
@@ -155,17 +193,104 @@ impl Actor {
             dpop_proof: None,
             bind_certificate: true,
             prompt_origin: origin.into(),
+            csr: None,
         };
-        let answer = match self.broker().await?.credentials().issue_credential(request).await {
-            Ok(answer) => answer.into_inner(),
+        match self.broker().await?.credentials().issue_credential(request).await {
+            Ok(answer) => self.keep(answer.into_inner().credential),
+            Err(status) => Ok(refused(&status)),
+        }
+    }
+
+    async fn renew(&mut self, request_id: String, lease: String) -> Result<Answer, Problem> {
+        let request = v1::RenewCredentialRequest {
+            lease,
+            request_id,
+            bind_certificate: true,
+            ..v1::RenewCredentialRequest::default()
+        };
+        match self.broker().await?.credentials().renew_credential(request).await {
+            Ok(answer) => self.keep(answer.into_inner().credential),
+            Err(status) => Ok(refused(&status)),
+        }
+    }
+
+    /// Keeps a token that was issued.
+    fn keep(&mut self, credential: Option<v1::Credential>) -> Result<Answer, Problem> {
+        let credential = credential.ok_or("the answer holds no credential")?;
+        let (lifetime_seconds, end_seconds) = times(&credential)?;
+        let v1::Credential { lease, token, .. } = credential;
+        self.tokens.insert(lease.clone(), token);
+        Ok(Answer::Issued { lease, lifetime_seconds, end_seconds })
+    }
+
+    async fn issue_svid(&mut self, request_id: String, task: String) -> Result<Answer, Problem> {
+        let own = self.endpoints.identity(&self.name)?;
+        let request = v1::IssueCredentialRequest {
+            task,
+            request_id,
+            profile: v1::Profile::X509Svid.into(),
+            csr: Some(identity::certification_request(own)?),
+            ..v1::IssueCredentialRequest::default()
+        };
+        let credential = match self.broker().await?.credentials().issue_credential(request).await {
+            Ok(answer) => answer.into_inner().credential.ok_or("the answer holds no credential")?,
             Err(status) => return Ok(refused(&status)),
         };
-        let credential = answer.credential.ok_or("the answer holds no credential")?;
-        let (Some(issued), Some(end)) = (credential.issue_time, credential.expire_time) else {
-            return Err("the credential has no times".into());
-        };
-        self.tokens.insert(credential.lease.clone(), credential.token);
-        Ok(Answer::Issued { lease: credential.lease, lifetime_seconds: end.seconds - issued.seconds })
+        let (lifetime_seconds, _) = times(&credential)?;
+        let v1::Credential { lease, spiffe_id, certificate_chain, .. } = credential;
+        let path = self.dir.join(format!("{}-task.pem", self.name));
+        let files = identity::keep(path, own, spiffe_id.parse()?, &certificate_chain)?;
+        self.svids.insert(lease.clone(), files);
+        Ok(Answer::SvidIssued { lease, spiffe_id, lifetime_seconds })
+    }
+
+    fn svid(&self, lease: &str) -> Result<&IdentityFiles, Problem> {
+        Ok(self.svids.get(lease).ok_or("no X.509-SVID was issued under this lease")?)
+    }
+
+    async fn lock(&self, request_id: String, agent: String, message: String) -> Result<Answer, Problem> {
+        let mut locks = self.broker().await?.locks();
+        let selector = v1::Selector { kind: Some(v1::selector::Kind::Agent(agent)) };
+        let request = v1::CreateLockRequest { request_id, selector: Some(selector), message, lifetime: None };
+        let called_at_micros = micros(since_boot());
+        Ok(match locks.create_lock(request).await {
+            Ok(answer) => Answer::Locked { lock: answer.into_inner().name, called_at_micros },
+            Err(status) => refused(&status),
+        })
+    }
+
+    async fn lift(&self, lock: String) -> Result<Answer, Problem> {
+        let request = v1::LiftLockRequest { name: lock };
+        Ok(match self.broker().await?.locks().lift_lock(request).await {
+            Ok(answer) => {
+                if answer.into_inner().in_force {
+                    return Err("the lock is in force although it was lifted".into());
+                }
+                Answer::Lifted
+            }
+            Err(status) => refused(&status),
+        })
+    }
+
+    async fn list_denials(&self) -> Result<Answer, Problem> {
+        let mut audit = self.broker().await?.audit();
+        let mut request =
+            v1::ListEventsRequest { r#type: "denied".to_owned(), ..v1::ListEventsRequest::default() };
+        let mut denials = Vec::new();
+        loop {
+            let page = match audit.list_events(request.clone()).await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) => return Ok(refused(&status)),
+            };
+            for event in &page.events {
+                denials
+                    .push(super::audit::denial(event.record.as_bytes())?.ok_or("a record of another kind")?);
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(Answer::Denials(denials));
+            }
+            request.page_token = page.next_page_token;
+        }
     }
 
     fn token(&self, token: &Token) -> Result<String, Problem> {
@@ -180,26 +305,41 @@ impl Actor {
     /// Makes one call after the other until one is refused, at most so many.
     async fn call(&self, call: &Call, calls_max: u64) -> Result<Answer, Problem> {
         let token = self.token(&call.token)?;
-        let mut server = self.resource_server(&call.address).await?;
-        let Permission { audience, resource, action } = &call.permission;
-        let mut accepted = 0;
+        let own = self.endpoints.identity(&self.name)?;
+        let mut server = self.resource_server(&call.address, own).await?;
+        let (mut accepted, mut calls) = (0, 0);
         loop {
-            let request = Request::get(format!("{audience}/{resource}?action={action}"))
+            calls += 1;
+            let request = Request::get(url(&call.permission))
                 .header(header::AUTHORIZATION, format!("Bearer {token}"))
                 .body(Body::empty())?;
             let status = server.send_request(request).await?.status();
             if status == StatusCode::OK {
                 accepted += 1;
             }
-            if status != StatusCode::OK || accepted == calls_max {
+            // A server that does not know for the moment has refused nothing for good.
+            let is_final = status != StatusCode::OK && status != StatusCode::SERVICE_UNAVAILABLE;
+            if is_final || calls == calls_max {
                 return Ok(Answer::Called { status: status.as_u16(), accepted });
             }
         }
     }
 
+    /// Calls the resource server by the X.509-SVID of a task, which permits nothing.
+    async fn introduce(&self, lease: &str, address: &str, wanted: &Permission) -> Result<Answer, Problem> {
+        let mut server = self.resource_server(address, self.svid(lease)?).await?;
+        let request = Request::get(url(wanted)).body(Body::empty())?;
+        let status = server.send_request(request).await?.status().as_u16();
+        Ok(Answer::Called { status, accepted: 0 })
+    }
+
     /// A connection to the resource server, which is known by its SPIFFE ID and by nothing else.
-    async fn resource_server(&self, address: &str) -> Result<SendRequest<Body>, Problem> {
-        let own = Svid::load(self.endpoints.identity(&self.name)?)?;
+    async fn resource_server(
+        &self,
+        address: &str,
+        own: &IdentityFiles,
+    ) -> Result<SendRequest<Body>, Problem> {
+        let own = Svid::load(own)?;
         let expected = self.endpoints.identity("resource-server")?.spiffe_id.clone();
         let trust = Arc::new(ServerTrust::new([(expected.trust_domain(), identity::workloads(&self.dir)?)])?);
         let source: tls::TrustSource<_> = Arc::new(move || Arc::clone(&trust));
@@ -217,7 +357,20 @@ impl Actor {
 
 fn refused(status: &Status) -> Answer {
     let refusal = Refusal::from_status(status);
-    Answer::Refused { code: format!("{:?}", refusal.code), reason: refusal.reason }
+    Answer::Refused { code: format!("{:?}", refusal.code), reason: refusal.reason, text: refusal.message }
+}
+
+/// How many seconds a credential lives, and when it ends.
+fn times(credential: &v1::Credential) -> Result<(i64, i64), Problem> {
+    let (Some(issued), Some(end)) = (&credential.issue_time, &credential.expire_time) else {
+        return Err("the credential has no times".into());
+    };
+    Ok((end.seconds - issued.seconds, end.seconds))
+}
+
+fn url(permission: &Permission) -> String {
+    let Permission { audience, resource, action } = permission;
+    format!("{audience}/{resource}?action={action}")
 }
 
 fn permission(permission: Permission) -> v1::Permission {

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use brevet_core::fact::Fact;
 use brevet_core::id::LeaseId;
-use brevet_core::record::{self, InvalidRecord};
+use brevet_core::record::{self, InvalidRecord, Record};
 use brevet_core::request::DeterminingPolicy;
 use brevet_core::state::State;
 use brevet_core::time::Timestamp;
 use brevet_journal::sqlite::{Options, Sqlite};
 use serde::Deserialize;
 
+use super::message::Denial;
 use super::{Problem, process};
 
 /// What `brevet audit verify` reports, as far as it is shown.
@@ -58,8 +59,8 @@ pub(super) struct Journal {
     pub(super) overdue: usize,
     /// Leases in all.
     pub(super) leases: usize,
-    /// The policies that determined a denial, each once, with file and line.
-    pub(super) denied_by: Vec<String>,
+    /// What was denied.
+    pub(super) denials: Vec<Denial>,
 }
 
 #[derive(Deserialize)]
@@ -67,7 +68,39 @@ struct Determined {
     determining: Vec<DeterminingPolicy>,
 }
 
-/// Folds the journal anew, and lists what policy denied.
+/// What a record says of a denial; none if it is of something else.
+pub(super) fn denial(record: &[u8]) -> Result<Option<Denial>, InvalidRecord> {
+    denial_of(&record::decode(record)?)
+}
+
+fn denial_of(record: &Record<'_>) -> Result<Option<Denial>, InvalidRecord> {
+    let Fact::Denied { reason, .. } = &record.fact else { return Ok(None) };
+    let determining = match record.evidence {
+        Some(evidence) => {
+            serde_json::from_str::<Determined>(evidence.get()).map_err(InvalidRecord::Malformed)?.determining
+        }
+        None => Vec::new(),
+    };
+    let place = |policy: DeterminingPolicy| format!("{} ({}:{})", policy.id, policy.file, policy.line);
+    Ok(Some(Denial {
+        caller: record.envelope.caller.as_ref().map(ToString::to_string),
+        reason: reason.as_str().to_owned(),
+        policies: determining.into_iter().map(place).collect(),
+    }))
+}
+
+/// The policies that determined denials, each once.
+pub(super) fn denied_by(denials: &[Denial]) -> Vec<String> {
+    let mut places: Vec<String> = Vec::new();
+    for place in denials.iter().flat_map(|denial| &denial.policies) {
+        if !places.contains(place) {
+            places.push(place.clone());
+        }
+    }
+    places
+}
+
+/// Folds the journal anew, and lists what was denied.
 pub(super) fn read(state_directory: &Path, now: Timestamp) -> Result<Journal, Problem> {
     let mut state = State::default();
     let mut journal = Journal::default();
@@ -75,16 +108,7 @@ pub(super) fn read(state_directory: &Path, now: Timestamp) -> Result<Journal, Pr
     recovery.replay(|replayed| {
         let record = record::decode(replayed.body)?;
         state.apply(&record.envelope, &record.fact, replayed.revision);
-        if let (Fact::Denied { .. }, Some(evidence)) = (&record.fact, record.evidence) {
-            let evidence: Determined =
-                serde_json::from_str(evidence.get()).map_err(InvalidRecord::Malformed)?;
-            for policy in evidence.determining {
-                let place = format!("{} ({}:{})", policy.id, policy.file, policy.line);
-                if !journal.denied_by.contains(&place) {
-                    journal.denied_by.push(place);
-                }
-            }
-        }
+        journal.denials.extend(denial_of(&record)?);
         Ok::<_, InvalidRecord>(())
     })?;
     for ledger in state.trees.values() {

@@ -1,16 +1,18 @@
 //! A party's X.509-SVID and whom it trusts, from what `brevet dev` wrote.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use brevet_client::endpoints::IdentityFiles;
 use brevet_core::digest::Thumbprint;
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_identity::key::PublicKey;
 use brevet_identity::trust::Bundle;
 use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
-    string::Ia5String,
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    PublicKeyData, SanType, string::Ia5String,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -39,6 +41,28 @@ pub(super) fn thumbprint(files: &IdentityFiles) -> Result<Thumbprint, Problem> {
 /// The authorities of the workloads.
 pub(super) fn workloads(dir: &Path) -> Result<Bundle, Problem> {
     Ok(Bundle::from_pem(&fs::read(dir.join("workloads.pem"))?)?)
+}
+
+/// A certification request (RFC 2986) that names a party's key and says nothing else.
+pub(super) fn certification_request(files: &IdentityFiles) -> Result<Vec<u8>, Problem> {
+    let key = KeyPair::from_pem(&fs::read_to_string(&files.key)?)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    Ok(params.serialize_request(&key)?.der().to_vec())
+}
+
+/// Keeps the X.509-SVID that a party was issued for a task, over its own key.
+pub(super) fn keep(
+    path: PathBuf,
+    own: &IdentityFiles,
+    spiffe_id: SpiffeId,
+    chain: &[Vec<u8>],
+) -> Result<IdentityFiles, Problem> {
+    let pem = |der: &Vec<u8>| {
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der))
+    };
+    fs::write(&path, chain.iter().map(pem).collect::<String>())?;
+    Ok(IdentityFiles { cert: path, spiffe_id, ..own.clone() })
 }
 
 /// Makes a certificate for a SPIFFE ID that nobody gave, signed by itself, and writes it like any other.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use brevet_core::request::{PromptOrigin, Sensitivity};
 use serde::{Deserialize, Serialize};
 
-/// What an agent or an orchestrator is told to do.
+/// What an agent, an orchestrator or an operator is told to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Command {
@@ -21,8 +21,36 @@ pub(super) enum Command {
         /// Its resource name.
         task: String,
     },
-    /// Has a credential issued and keeps it.
+    /// Opens a task below one of its own, for another agent.
+    Delegate(Delegate),
+    /// Has a task token issued and keeps it.
     Issue(Issue),
+    /// Has a task token issued in place of another and keeps both.
+    Renew {
+        request_id: String,
+        /// The lease of the other.
+        lease: String,
+    },
+    /// Has an X.509-SVID for a task issued and keeps it.
+    IssueSvid {
+        request_id: String,
+        /// The resource name of the task.
+        task: String,
+    },
+    /// Calls the resource server by the X.509-SVID of a task, without a token.
+    Introduce {
+        /// The lease that it was issued under.
+        lease: String,
+        /// Where the resource server listens.
+        address: String,
+        /// What is wanted.
+        permission: Permission,
+    },
+    /// Calls the broker by the X.509-SVID of a task.
+    ProveBySvid {
+        /// The lease that it was issued under.
+        lease: String,
+    },
     /// Lets a copy of a credential get out, as a log or a crash dump would.
     Leak {
         /// The lease that it was issued under.
@@ -32,6 +60,21 @@ pub(super) enum Command {
     Call(Call),
     /// Calls the resource server until that refuses.
     CallUntilRefused(Call),
+    /// Stops an agent and everything of it.
+    Lock {
+        request_id: String,
+        /// Its SPIFFE ID.
+        agent: String,
+        /// What it is told.
+        message: String,
+    },
+    /// Lets new work of whatever a lock stops begin.
+    Lift {
+        /// The resource name of the lock.
+        lock: String,
+    },
+    /// Lists the denials of the audit log.
+    ListDenials,
 }
 
 /// Opens a task of an agent, bound to that agent's key.
@@ -41,6 +84,17 @@ pub(super) struct CreateTask {
     pub(super) agent: String,
     pub(super) holder_key_thumbprint: String,
     pub(super) task_type: String,
+    pub(super) sensitivity_max: Sensitivity,
+    pub(super) scope: Vec<Permission>,
+}
+
+/// Opens a task of another agent below an agent's own, bound to the other's key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Delegate {
+    pub(super) request_id: String,
+    pub(super) parent: String,
+    pub(super) agent: String,
+    pub(super) holder_key_thumbprint: String,
     pub(super) sensitivity_max: Sensitivity,
     pub(super) scope: Vec<Permission>,
 }
@@ -107,10 +161,21 @@ pub(super) enum Answer {
         /// How many leases ended with it.
         leases_ended: u32,
     },
-    /// A credential was issued.
+    /// A task token was issued.
     Issued {
         /// The resource name of its lease.
         lease: String,
+        /// How long it lives.
+        lifetime_seconds: i64,
+        /// When it ends, in seconds since the epoch.
+        end_seconds: i64,
+    },
+    /// An X.509-SVID was issued.
+    SvidIssued {
+        /// The resource name of its lease.
+        lease: String,
+        /// Its SPIFFE ID.
+        spiffe_id: String,
         /// How long it lives.
         lifetime_seconds: i64,
     },
@@ -126,15 +191,39 @@ pub(super) enum Answer {
         /// How many calls it answered with success.
         accepted: u64,
     },
+    /// A lock was pulled.
+    Locked {
+        /// Its resource name.
+        lock: String,
+        /// The time since boot just before the call.
+        called_at_micros: u64,
+    },
+    /// A lock was lifted.
+    Lifted,
+    /// What the audit log says of denials.
+    Denials(Vec<Denial>),
     /// The broker refused.
     Refused {
         /// The gRPC code.
         code: String,
         /// The broker's stable reason, where it gave one.
         reason: Option<String>,
+        /// What it said to people.
+        text: String,
     },
     /// It could not be done at all.
     Failed(String),
+}
+
+/// A denial in the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Denial {
+    /// Who was denied, where that was known.
+    pub(super) caller: Option<String>,
+    /// The stable reason.
+    pub(super) reason: String,
+    /// The policies that determined it, each with file and line.
+    pub(super) policies: Vec<String>,
 }
 
 /// What the resource server says of itself and of each call.
@@ -145,6 +234,8 @@ pub(super) enum Notice {
     Listening(String),
     /// It has decided about a call.
     Decided(Decided),
+    /// It begins its picture of endings anew: what it was told so far counts no more.
+    Anew,
 }
 
 /// A decision of the resource server about one call.
@@ -152,13 +243,27 @@ pub(super) enum Notice {
 pub(super) struct Decided {
     /// The time since boot when it was decided.
     pub(super) at_micros: u64,
+    /// The time by which it was decided, in milliseconds since the epoch.
+    pub(super) judged_at_millis: u64,
     /// How long that took, from the call's head being read.
     pub(super) took_micros: u64,
     /// Who called, once that was proven.
     pub(super) caller: Option<String>,
+    /// Who acts by the token, outermost first, if it was accepted: the caller, and whoever delegated to it.
+    pub(super) actors: Vec<String>,
     /// Why it was refused; none if it was accepted.
     pub(super) refused: Option<String>,
 }
+
+impl Decided {
+    /// Whether it could not be decided: what lives was not known.
+    pub(super) fn is_open(&self) -> bool {
+        self.refused.as_deref() == Some(LIVENESS_UNKNOWN)
+    }
+}
+
+/// The reason where a lease's liveness could not be learnt.
+pub(super) const LIVENESS_UNKNOWN: &str = "liveness_unknown";
 
 /// A duration in whole microseconds.
 pub(super) fn micros(duration: Duration) -> u64 {

@@ -1,9 +1,9 @@
 //! `brevet demo`: the broker's main job, shown on the real daemon.
 //!
-//! The director here starts the daemon, a resource server and each agent as processes of their own. They hold only
-//! what `brevet dev` wrote for them and do real calls over mTLS; the director passes commands and reads answers. A
-//! step that does not hold ends the demo. What is measured is measured at the resource server, where an ending has
-//! to take effect.
+//! The director here starts the daemon, a resource server, agents, an orchestrator and an operator as processes of
+//! their own. They hold only what `brevet dev` wrote for them and do real calls over mTLS; the director passes
+//! commands and reads answers. A step that does not hold ends the demo. What is measured is measured at the resource
+//! server, where an ending has to take effect.
 
 mod actor;
 mod audit;

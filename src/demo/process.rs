@@ -79,7 +79,7 @@ pub(super) struct Process {
     name: String,
     input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
-    _child: Owned,
+    child: Owned,
 }
 
 impl Process {
@@ -89,7 +89,12 @@ impl Process {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err("a process without pipes".into());
         };
-        Ok(Self { name: name.to_owned(), input, lines: BufReader::new(output).lines(), _child: Owned(child) })
+        Ok(Self { name: name.to_owned(), input, lines: BufReader::new(output).lines(), child: Owned(child) })
+    }
+
+    /// Kills it in the middle of whatever it does.
+    pub(super) async fn kill(mut self) -> Result<(), Problem> {
+        Ok(self.child.0.kill().await?)
     }
 
     pub(super) async fn tell(&mut self, message: &impl Serialize) -> Result<(), Problem> {

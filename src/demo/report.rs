@@ -3,9 +3,10 @@
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
+use brevet_client::endpoints::Endpoints;
 use serde::Serialize;
 
-use super::{Problem, causes};
+use super::{FILES, Problem, causes};
 
 /// How steps are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,25 +101,28 @@ impl Report {
 
     /// What to try with the daemon that stays up.
     pub(super) fn what_next(&self, dir: &Path) -> Result<(), Problem> {
-        let endpoints = brevet_client::endpoints::Endpoints::read(dir)?;
-        let (dir, http) = (dir.display(), endpoints.http);
+        let endpoints = Endpoints::read(dir)?;
+        let agent = &endpoints.identity("agent-a")?.spiffe_id;
+        let (dir, http) = (dir.display(), &endpoints.http);
         let text = format!(
-            "
+            r#"
 The daemon stays up until Ctrl-C. Try, in another terminal:
-  \
-             export BREVET_DIR={dir}
-  \
-             brevet task list --as orchestrator
-  \
-             brevet task create --help            # then: credential issue --as agent-a, credential introspect
-  \
-             cat {dir}/endpoints.json             # where everything is, and as whom
-  \
-             cat {dir}/policies/guards.cedar      # change a policy: it is in force within seconds
-  \
-             tail -f {dir}/daemon.log
-  \
-             curl {http}/oauth/jwks {http}/metrics"
+  export BREVET_DIR={dir}
+  TASK=$(brevet task create --as orchestrator --agent {agent} --type report --purpose demo --sensitivity-max moderate --prompt-origin user --permit "{FILES} reports/** read" --claim-file $BREVET_DIR/claim -o name)
+  brevet credential issue --as agent-a $TASK --claim-file $BREVET_DIR/claim --permit "{FILES} reports/q3/figures read" --token-file $BREVET_DIR/token
+  brevet credential introspect --as resource-server --token-file $BREVET_DIR/token
+  LOCK=$(brevet lock create --as operator --agent {agent} --message "under investigation" -o name)
+  brevet credential introspect --as resource-server --token-file $BREVET_DIR/token
+  brevet lock lift --as operator $LOCK
+  brevet task list --as orchestrator
+  brevet lease list --as operator
+  brevet audit list --as operator --type denied
+
+What there is to see:
+  {dir}/endpoints.json             where everything is, and as whom
+  {dir}/policies/guards.cedar      change a policy: it is in force within seconds
+  {dir}/daemon.log
+  {http}/oauth/jwks, {http}/revocation/jwks, {http}/spiffe/bundle, {http}/metrics"#
         );
         match self.format {
             // Standard output is the other program's.

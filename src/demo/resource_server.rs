@@ -1,8 +1,11 @@
 //! The resource server: it serves whoever holds a live token that permits the call, and says on standard output when
 //! it decided what.
 //!
-//! What it knows it reads itself: its own SVID, the workloads' authorities, the broker's published keys. In doubt it
-//! refuses, so while the broker cannot be asked nothing is served that a revocation could have ended.
+//! What it knows it reads itself: its own SVID, the workloads' authorities, the broker's published keys and bundle.
+//! Whether a lease lives it asks the broker at each call, or follows the broker's stream of revocations. In doubt it
+//! refuses, so while nobody can tell, nothing is served that a revocation could have ended.
+
+mod following;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -11,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
@@ -23,7 +26,7 @@ use brevet_core::scope::ResourcePattern;
 use brevet_core::time::Timestamp;
 use brevet_identity::jwk_set::{JWK_SET_BYTES_MAX, JwkSet};
 use brevet_identity::tls;
-use brevet_identity::trust::CallerTrust;
+use brevet_identity::trust::{BUNDLE_BYTES_MAX, Bundle, CallerTrust};
 use brevet_verify::{Presenter, Refusal, Verifier};
 use http::{HeaderMap, StatusCode, Uri, header, request::Parts};
 use hyper::client::conn::http1;
@@ -31,8 +34,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
+use self::following::Following;
 use super::identity::{self, Svid};
-use super::message::{Decided, Notice, micros};
+use super::message::{Decided, LIVENESS_UNKNOWN, Notice, micros};
 use super::{FILES, LEDGER, METRICS, Problem, STATUS};
 use crate::clock::{Clock, since_boot};
 use crate::grpc::Peer;
@@ -42,16 +46,21 @@ use crate::telemetry::{self, LogFormat};
 /// The audiences that it serves, and how it learns that a lease has ended.
 const AUDIENCES: [(&str, Liveness); 4] = [
     (FILES, Liveness::Asked),
-    (LEDGER, Liveness::Asked),
+    (LEDGER, Liveness::Watched),
     (STATUS, Liveness::SignatureAlone),
     (METRICS, Liveness::SignatureAlone),
 ];
+
+/// The name by which it would refuse its own SVIDs as callers, if it minted any.
+const MINTS_NOTHING: &str = "resource-server.dev.example";
 
 /// How a lease is known to live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Liveness {
     /// The broker is asked at each call.
     Asked,
+    /// The broker's stream of revocations tells.
+    Watched,
     /// Not at all: the token's short life has to do.
     SignatureAlone,
 }
@@ -69,8 +78,12 @@ enum Refused {
     Token(Refusal),
     /// The token does not permit the call.
     OutOfScope,
-    /// The lease has ended.
+    /// The lease has ended, says the broker.
     Inactive,
+    /// The lease has ended, the stream of revocations told.
+    Ended,
+    /// The lease has come to its end.
+    Expired,
     /// Whether the lease lives could not be learnt.
     LivenessUnknown,
 }
@@ -85,7 +98,9 @@ impl Refused {
             Self::Token(refusal) => refusal.reason(),
             Self::OutOfScope => "out_of_scope",
             Self::Inactive => "inactive",
-            Self::LivenessUnknown => "liveness_unknown",
+            Self::Ended => "ended",
+            Self::Expired => "expired",
+            Self::LivenessUnknown => LIVENESS_UNKNOWN,
         }
     }
 
@@ -94,7 +109,7 @@ impl Refused {
         match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, r#"Bearer error="invalid_request""#),
             Self::NoToken => (StatusCode::UNAUTHORIZED, "Bearer"),
-            Self::Stranger(_) | Self::Token(_) | Self::Inactive => {
+            Self::Stranger(_) | Self::Token(_) | Self::Inactive | Self::Ended | Self::Expired => {
                 (StatusCode::UNAUTHORIZED, r#"Bearer error="invalid_token""#)
             }
             Self::OutOfScope => (StatusCode::FORBIDDEN, r#"Bearer error="insufficient_scope""#),
@@ -116,13 +131,12 @@ pub fn run(dir: &Path) -> Result<(), Problem> {
 async fn serve(dir: &Path) -> Result<(), Problem> {
     let endpoints = Endpoints::read(dir)?;
     let files = endpoints.identity("resource-server")?;
-    let (own, workloads) = (files.spiffe_id.trust_domain(), identity::workloads(dir)?);
-    let trust = CallerTrust::new(endpoints.trust_domain.clone(), [(own, workloads)])?;
-    let trust = Arc::new(trust);
+    let trust = Arc::new(trust(dir, &endpoints).await?);
     let callers: tls::TrustSource<_> = Arc::new(move || Arc::clone(&trust));
     let clock = Clock::system(Timestamp::EPOCH, Duration::ZERO)?;
     let server = Arc::new(Server {
         verifiers: verifiers(&endpoints).await?,
+        following: following(&endpoints).await?,
         broker: endpoints.connect("resource-server").await?,
         clock: clock.clone(),
     });
@@ -152,8 +166,16 @@ async fn input_ended() {
     let _read = ended.await;
 }
 
+/// Whose SVIDs it accepts: the workloads' own, and those that the broker mints for their tasks.
+async fn trust(dir: &Path, endpoints: &Endpoints) -> Result<CallerTrust, Problem> {
+    let workloads = endpoints.identity("resource-server")?.spiffe_id.trust_domain();
+    let bundle = published(&endpoints.http, "/spiffe/bundle", BUNDLE_BYTES_MAX).await?;
+    let tasks = (endpoints.trust_domain.clone(), Bundle::from_spiffe_json(&bundle)?);
+    Ok(CallerTrust::new(MINTS_NOTHING.parse()?, [(workloads, identity::workloads(dir)?), tasks])?)
+}
+
 async fn verifiers(endpoints: &Endpoints) -> Result<BTreeMap<AudienceName, (Verifier, Liveness)>, Problem> {
-    let keys = published_keys(&endpoints.http).await?;
+    let keys = published_keys(&endpoints.http, "/oauth/jwks").await?;
     AUDIENCES
         .into_iter()
         .map(|(name, liveness)| {
@@ -164,9 +186,21 @@ async fn verifiers(endpoints: &Endpoints) -> Result<BTreeMap<AudienceName, (Veri
         .collect()
 }
 
-/// The keys that the broker publishes.
-async fn published_keys(issuer: &str) -> Result<JwkSet, Problem> {
-    let url: Uri = format!("{issuer}/oauth/jwks").parse()?;
+async fn following(endpoints: &Endpoints) -> Result<Following, Problem> {
+    let watched = AUDIENCES.into_iter().filter(|(_, liveness)| *liveness == Liveness::Watched);
+    let audiences = watched.map(|(name, _)| AudienceName::parse(name)).collect::<Result<_, _>>()?;
+    let keys = published_keys(&endpoints.http, "/revocation/jwks").await?;
+    Following::start(endpoints, keys, audiences).await
+}
+
+/// Keys that the broker publishes.
+async fn published_keys(issuer: &str, path: &str) -> Result<JwkSet, Problem> {
+    Ok(JwkSet::parse(&published(issuer, path, JWK_SET_BYTES_MAX).await?)?)
+}
+
+/// What the broker publishes.
+async fn published(issuer: &str, path: &str, bytes_max: usize) -> Result<Bytes, Problem> {
+    let url: Uri = format!("{issuer}{path}").parse()?;
     let authority = url.authority().ok_or("the issuer has no address")?.as_str();
     let stream = TcpStream::connect(authority).await?;
     let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -174,20 +208,26 @@ async fn published_keys(issuer: &str) -> Result<JwkSet, Problem> {
     let request = http::Request::get(url.path()).header(header::HOST, authority).body(Body::empty())?;
     let answer = requests.send_request(request).await?;
     if answer.status() != StatusCode::OK {
-        return Err(format!("the broker's keys: status {}", answer.status()).into());
+        return Err(format!("the broker's {path}: status {}", answer.status()).into());
     }
-    let text = axum::body::to_bytes(Body::new(answer.into_body()), JWK_SET_BYTES_MAX).await?;
-    Ok(JwkSet::parse(&text)?)
+    Ok(axum::body::to_bytes(Body::new(answer.into_body()), bytes_max).await?)
 }
 
 struct Server {
     verifiers: BTreeMap<AudienceName, (Verifier, Liveness)>,
+    following: Following,
     broker: Broker,
     clock: Clock,
 }
 
 impl Server {
-    async fn decide(&self, presenter: Presenter, call: &Parts, now: Timestamp) -> Result<(), Refused> {
+    /// Who acts, outermost first, if the call is served.
+    async fn decide(
+        &self,
+        presenter: Presenter,
+        call: &Parts,
+        now: Timestamp,
+    ) -> Result<Vec<String>, Refused> {
         // 1. What is wanted.
         let (audience, resource, action) = wanted(&call.uri).ok_or(Refused::Malformed)?;
         let (verifier, liveness) = self.verifiers.get(&audience).ok_or(Refused::Malformed)?;
@@ -202,10 +242,13 @@ impl Server {
         }
 
         // 4. Its lease lives, last of all, so that nothing can end between here and the answer but time.
-        if *liveness == Liveness::Asked && !self.is_active(token).await? {
-            return Err(Refused::Inactive);
+        match liveness {
+            Liveness::Asked if self.is_active(token).await? => {}
+            Liveness::Asked => return Err(Refused::Inactive),
+            Liveness::Watched => self.following.judge(&verified, now)?,
+            Liveness::SignatureAlone => {}
         }
-        Ok(())
+        Ok(verified.claims().actors.iter().map(ToString::to_string).collect())
     }
 
     async fn is_active(&self, token: &str) -> Result<bool, Refused> {
@@ -229,20 +272,23 @@ async fn answer(
         Err(reason) => Err(Refused::Stranger(reason)),
     };
     let decided = since_boot();
+    let (actors, refused) = match verdict {
+        Ok(actors) => (actors, None),
+        Err(refused) => (Vec::new(), Some(refused)),
+    };
     let notice = Notice::Decided(Decided {
         at_micros: micros(decided),
+        judged_at_millis: now.millis(),
         took_micros: micros(decided.saturating_sub(began)),
         caller: caller.ok().map(|caller| caller.spiffe_id().to_string()),
-        refused: verdict.err().map(|refused| refused.reason().to_owned()),
+        actors,
+        refused: refused.map(|refused| refused.reason().to_owned()),
     });
     // Whoever does not hear of a decision does not hear of this failure either.
     let _unheard = notify(&notice);
-    match verdict {
-        Ok(()) => StatusCode::OK.into_response(),
-        Err(refused) => {
-            let (status, challenge) = refused.answer();
-            (status, [(header::WWW_AUTHENTICATE, challenge)]).into_response()
-        }
+    match refused.map(Refused::answer) {
+        None => StatusCode::OK.into_response(),
+        Some((status, challenge)) => (status, [(header::WWW_AUTHENTICATE, challenge)]).into_response(),
     }
 }
 

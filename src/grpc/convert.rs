@@ -1,30 +1,37 @@
 //! Between the wire and the domain. A message becomes a value that cannot be wrong, or an error that names the field.
 
+pub(super) mod audit;
+pub(super) mod credential;
+pub(super) mod lease;
+pub(super) mod lock;
+pub(super) mod revocation;
+pub(super) mod task;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use brevet_api::v1;
-use brevet_core::fact::{Outcome, ReasonCode};
-use brevet_core::id::TaskId;
-use brevet_core::name::{ActionName, ArgumentName, AudienceName, PurposeCode, RequestId, TaskType};
+use brevet_core::digest::{PolicyDigest, Thumbprint};
+use brevet_core::fact::ReasonCode;
+use brevet_core::id::{LeaseId, LockId, TaskId};
+use brevet_core::lock::Selector;
+use brevet_core::name::{ActionName, ArgumentName, AudienceName, KeyId, RequestId};
 use brevet_core::request::{PromptOrigin, Sensitivity};
 use brevet_core::scope::{Constraint, Permission, Scope, Value};
-use brevet_core::spiffe_id::SpiffeId;
-use brevet_core::terms::{Content, Profile, Terms};
+use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::Timestamp;
 use prost::Message;
 
-use crate::broker::{
-    CredentialAsk, Ended, Introspection, Issued, Opened, Refusal, TaskAsk, TaskFilter, TaskView,
-};
-
-/// The most bytes of tasks on one page: a page fits an answer, and so does a page of one task of any size.
-const PAGE_BYTES_MAX: usize = 128 * 1024;
+use crate::broker::Refusal;
 
 type Parsed<T> = Result<T, Refusal>;
 
-pub(super) fn task_name(name: &str) -> Parsed<TaskId> {
-    TaskId::from_name(name).map_err(|error| Refusal::invalid("name", error))
+pub(super) fn task_name(field: &str, name: &str) -> Parsed<TaskId> {
+    TaskId::from_name(name).map_err(|error| Refusal::invalid(field, error))
+}
+
+pub(super) fn lease_name(field: &str, name: &str) -> Parsed<LeaseId> {
+    name.parse().map_err(|error| Refusal::invalid(field, error))
 }
 
 pub(super) fn reason(text: &str, default: &'static str) -> Parsed<ReasonCode> {
@@ -34,212 +41,9 @@ pub(super) fn reason(text: &str, default: &'static str) -> Parsed<ReasonCode> {
     ReasonCode::parse(text).map_err(|error| Refusal::invalid("reason", error))
 }
 
-pub(super) fn task_ask(request: v1::CreateTaskRequest) -> Parsed<TaskAsk> {
-    Ok(TaskAsk {
-        request_id: request_id(&request.request_id)?,
-        agent: spiffe_id("agent", &request.agent)?,
-        task_type: TaskType::parse(&request.task_type)
-            .map_err(|error| Refusal::invalid("task_type", error))?,
-        purpose: PurposeCode::parse(&request.purpose).map_err(|error| Refusal::invalid("purpose", error))?,
-        sensitivity_max: sensitivity(request.sensitivity_max)?,
-        prompt_origin: prompt_origin(request.prompt_origin)?,
-        scope: scope(request.scope)?,
-        lifetime: lifetime(request.lifetime)?,
-        holder_key: request
-            .holder_key_thumbprint
-            .map(|text| text.parse().map_err(|error| Refusal::invalid("holder_key_thumbprint", error)))
-            .transpose()?,
-    })
-}
-
-pub(super) fn credential_ask(request: &v1::IssueCredentialRequest) -> Parsed<CredentialAsk> {
-    let audience =
-        AudienceName::parse(&request.audience).map_err(|error| Refusal::invalid("audience", error))?;
-    let scope = scope(request.scope.clone())?;
-    if scope.is_empty() {
-        return Err(Refusal::invalid("scope", "an empty scope permits nothing"));
-    }
-    if scope.audiences().into_iter().any(|named| *named != audience) {
-        return Err(Refusal::invalid("scope", "a permission names another audience"));
-    }
-    Ok(CredentialAsk {
-        task: TaskId::from_name(&request.task).map_err(|error| Refusal::invalid("task", error))?,
-        request_id: request_id(&request.request_id)?,
-        profile: match v1::Profile::try_from(request.profile) {
-            Ok(v1::Profile::TaskToken) => Profile::TaskToken,
-            Ok(v1::Profile::Unspecified) | Err(_) => {
-                return Err(Refusal::invalid("profile", "not a known profile"));
-            }
-        },
-        audience,
-        scope,
-        lifetime: lifetime(request.lifetime)?,
-        bind_certificate: request.bind_certificate,
-        prompt_origin: prompt_origin(request.prompt_origin)?,
-    })
-}
-
-pub(super) fn task_filter(request: &v1::ListTasksRequest, page_size_max: usize) -> Parsed<TaskFilter> {
-    let state = match v1::task::State::try_from(request.state) {
-        Ok(v1::task::State::Unspecified) => None,
-        Ok(v1::task::State::Active) => Some(None),
-        Ok(v1::task::State::Completed) => Some(Some(Outcome::Completed)),
-        Ok(v1::task::State::Failed) => Some(Some(Outcome::Failed)),
-        Ok(v1::task::State::Cancelled) => Some(Some(Outcome::Cancelled)),
-        Ok(v1::task::State::Revoked) => Some(Some(Outcome::Revoked)),
-        Ok(v1::task::State::Expired) => Some(Some(Outcome::Expired)),
-        Err(_) => return Err(Refusal::invalid("state", "not a known state")),
-    };
-    let page_size = usize::try_from(request.page_size)
-        .map_err(|_| Refusal::invalid("page_size", "must not be negative"))?;
-    Ok(TaskFilter {
-        agent: match request.agent.as_str() {
-            "" => None,
-            text => Some(spiffe_id("agent", text)?),
-        },
-        state,
-        after: match request.page_token.as_str() {
-            "" => None,
-            text => Some(text.parse().map_err(|_| Refusal::invalid("page_token", "not one of this list's"))?),
-        },
-        limit: if page_size == 0 { page_size_max } else { page_size.min(page_size_max) },
-    })
-}
-
-/// One page: as many tasks as were asked for and fit an answer. A page that is not the last one says where the next
-/// begins.
-pub(super) fn page(views: &[TaskView], limit: usize) -> v1::ListTasksResponse {
-    let mut page = v1::ListTasksResponse::default();
-    let mut bytes: usize = 0;
-    for view in views {
-        let task = task(view);
-        bytes = bytes.saturating_add(task.encoded_len());
-        if bytes > PAGE_BYTES_MAX && !page.tasks.is_empty() {
-            break;
-        }
-        page.tasks.push(task);
-    }
-    if page.tasks.len() < views.len() || views.len() == limit {
-        page.next_page_token = views
-            .get(page.tasks.len().saturating_sub(1))
-            .map(|last| last.opened.id.to_string())
-            .unwrap_or_default();
-    }
-    page
-}
-
-pub(super) fn opened(opened: Opened) -> v1::CreateTaskResponse {
-    v1::CreateTaskResponse { task: Some(task(&opened.task)), claim: opened.claim }
-}
-
-pub(super) fn complete(ended: &Ended) -> v1::CompleteTaskResponse {
-    v1::CompleteTaskResponse {
-        task: Some(task(&ended.task)),
-        leases_ended: ended.leases_ended,
-        revision: ended.task.revision.0,
-    }
-}
-
-pub(super) fn fail(ended: &Ended) -> v1::FailTaskResponse {
-    v1::FailTaskResponse {
-        task: Some(task(&ended.task)),
-        leases_ended: ended.leases_ended,
-        revision: ended.task.revision.0,
-    }
-}
-
-pub(super) fn cancel(ended: &Ended) -> v1::CancelTaskResponse {
-    v1::CancelTaskResponse {
-        task: Some(task(&ended.task)),
-        leases_ended: ended.leases_ended,
-        revision: ended.task.revision.0,
-    }
-}
-
-pub(super) fn task(view: &TaskView) -> v1::Task {
-    let opened = &view.opened;
-    let state = match view.ending.as_ref().map(|ending| ending.outcome) {
-        None => v1::task::State::Active,
-        Some(Outcome::Completed) => v1::task::State::Completed,
-        Some(Outcome::Failed) => v1::task::State::Failed,
-        Some(Outcome::Cancelled) => v1::task::State::Cancelled,
-        Some(Outcome::Revoked) => v1::task::State::Revoked,
-        Some(Outcome::Expired) => v1::task::State::Expired,
-    };
-    v1::Task {
-        name: opened.id.name(),
-        tenant: view.tenant.to_string(),
-        parent: view.parent.map(|parent| parent.name()).unwrap_or_default(),
-        agent: opened.agent.to_string(),
-        delegator: opened.delegator.to_string(),
-        opener: opened.opener.to_string(),
-        task_type: opened.task_type.to_string(),
-        purpose: opened.purpose.to_string(),
-        sensitivity_max: match opened.sensitivity_max {
-            Sensitivity::Low => v1::Sensitivity::Low,
-            Sensitivity::Moderate => v1::Sensitivity::Moderate,
-            Sensitivity::High => v1::Sensitivity::High,
-            Sensitivity::Critical => v1::Sensitivity::Critical,
-        }
-        .into(),
-        prompt_origin: match opened.prompt_origin {
-            None => v1::PromptOrigin::Unspecified,
-            Some(PromptOrigin::System) => v1::PromptOrigin::System,
-            Some(PromptOrigin::User) => v1::PromptOrigin::User,
-            Some(PromptOrigin::Retrieved) => v1::PromptOrigin::Retrieved,
-            Some(PromptOrigin::ToolOutput) => v1::PromptOrigin::ToolOutput,
-            Some(PromptOrigin::Untrusted) => v1::PromptOrigin::Untrusted,
-        }
-        .into(),
-        scope: permissions(&opened.scope),
-        create_time: Some(timestamp(opened.opened_at)),
-        deadline: Some(timestamp(opened.deadline)),
-        state: state.into(),
-        end_time: view.ending.as_ref().map(|ending| timestamp(ending.at)),
-        end_reason: view.ending.as_ref().map(|ending| ending.reason.as_str().to_owned()).unwrap_or_default(),
-        live_leases: view.leases_live,
-        revision: view.revision.0,
-    }
-}
-
-pub(super) fn issued(Issued(credential): Issued) -> v1::IssueCredentialResponse {
-    let recorded = credential.recorded();
-    let terms = recorded.terms();
-    let Content::TaskToken(token) = &terms.content;
-    let answer = v1::Credential {
-        lease: terms.id.to_string(),
-        profile: v1::Profile::TaskToken.into(),
-        token: credential.as_str().to_owned(),
-        audience: token.audience.to_string(),
-        scope: permissions(&token.scope),
-        issue_time: Some(timestamp(terms.issued_at)),
-        expire_time: Some(timestamp(terms.end)),
-        revision: recorded.revision().0,
-    };
-    v1::IssueCredentialResponse { credential: Some(answer) }
-}
-
-pub(super) fn introspection(introspection: &Introspection) -> v1::IntrospectCredentialResponse {
-    let revision = introspection.revision.0;
-    match &introspection.active {
-        None => v1::IntrospectCredentialResponse { active: false, revision, ..Default::default() },
-        Some((terms, issued_at)) => active(terms, revision.max(issued_at.0)),
-    }
-}
-
-fn active(terms: &Terms, revision: u64) -> v1::IntrospectCredentialResponse {
-    let Content::TaskToken(token) = &terms.content;
-    v1::IntrospectCredentialResponse {
-        active: true,
-        revision,
-        lease: terms.id.to_string(),
-        task: terms.id.task.name(),
-        agent: token.actors.first().map(ToString::to_string).unwrap_or_default(),
-        audience: token.audience.to_string(),
-        scope: permissions(&token.scope),
-        expire_time: Some(timestamp(terms.end)),
-        holder_key_thumbprint: terms.holder.to_string(),
-    }
+pub(super) fn lock_name(field: &str, name: &str) -> Parsed<LockId> {
+    let id = name.strip_prefix("locks/").and_then(|id| id.parse().ok());
+    id.ok_or_else(|| Refusal::invalid(field, "not a valid lock name"))
 }
 
 fn request_id(text: &str) -> Parsed<RequestId> {
@@ -248,6 +52,11 @@ fn request_id(text: &str) -> Parsed<RequestId> {
 
 fn spiffe_id(field: &str, text: &str) -> Parsed<SpiffeId> {
     text.parse().map_err(|error| Refusal::invalid(field, error))
+}
+
+fn thumbprint(text: Option<&str>) -> Parsed<Option<Thumbprint>> {
+    text.map(|text| text.parse().map_err(|error| Refusal::invalid("holder_key_thumbprint", error)))
+        .transpose()
 }
 
 fn sensitivity(value: i32) -> Parsed<Sensitivity> {
@@ -262,6 +71,15 @@ fn sensitivity(value: i32) -> Parsed<Sensitivity> {
     }
 }
 
+const fn wire_sensitivity(value: Sensitivity) -> v1::Sensitivity {
+    match value {
+        Sensitivity::Low => v1::Sensitivity::Low,
+        Sensitivity::Moderate => v1::Sensitivity::Moderate,
+        Sensitivity::High => v1::Sensitivity::High,
+        Sensitivity::Critical => v1::Sensitivity::Critical,
+    }
+}
+
 fn prompt_origin(value: i32) -> Parsed<Option<PromptOrigin>> {
     match v1::PromptOrigin::try_from(value) {
         Ok(v1::PromptOrigin::Unspecified) => Ok(None),
@@ -272,6 +90,101 @@ fn prompt_origin(value: i32) -> Parsed<Option<PromptOrigin>> {
         Ok(v1::PromptOrigin::Untrusted) => Ok(Some(PromptOrigin::Untrusted)),
         Err(_) => Err(Refusal::invalid("prompt_origin", "not a known origin")),
     }
+}
+
+/// What an operator means to stop.
+pub(super) fn selector(wire: v1::Selector) -> Parsed<Selector> {
+    use v1::selector::Kind;
+    let invalid = |field: &str, error: &dyn std::fmt::Display| Refusal::invalid(field, error);
+    let kind = wire.kind.ok_or_else(|| Refusal::invalid("selector", "is required"))?;
+    Ok(match kind {
+        Kind::Task(name) => Selector::Task(task_name("selector.task", &name)?),
+        Kind::Agent(id) => Selector::Agent(spiffe_id("selector.agent", &id)?),
+        Kind::PathPrefix(id) => Selector::PathPrefix(spiffe_id("selector.path_prefix", &id)?),
+        Kind::Delegator(id) => Selector::Delegator(spiffe_id("selector.delegator", &id)?),
+        Kind::Tool(name) => {
+            Selector::Tool(ActionName::parse(&name).map_err(|error| invalid("selector.tool", &error))?)
+        }
+        Kind::Resource(v1::selector::Resource { audience, resource }) => Selector::Resource {
+            audience: AudienceName::parse(&audience)
+                .map_err(|error| invalid("selector.resource.audience", &error))?,
+            resource: resource.parse().map_err(|error| invalid("selector.resource.resource", &error))?,
+        },
+        Kind::Audience(name) => Selector::Audience(
+            AudienceName::parse(&name).map_err(|error| invalid("selector.audience", &error))?,
+        ),
+        Kind::TrustDomain(name) => Selector::TrustDomain(
+            name.parse::<TrustDomain>().map_err(|error| invalid("selector.trust_domain", &error))?,
+        ),
+        Kind::Key(id) => Selector::Key(KeyId::parse(&id).map_err(|error| invalid("selector.key", &error))?),
+        Kind::Policy(digest) => Selector::Policy(
+            digest.parse::<PolicyDigest>().map_err(|error| invalid("selector.policy", &error))?,
+        ),
+        Kind::Everything(true) => Selector::Everything,
+        Kind::Everything(false) => return Err(Refusal::invalid("selector.everything", "must be true")),
+    })
+}
+
+pub(super) fn wire_selector(selector: &Selector) -> v1::Selector {
+    use v1::selector::Kind;
+    let kind = match selector {
+        Selector::Task(task) => Kind::Task(task.name()),
+        Selector::Agent(id) => Kind::Agent(id.to_string()),
+        Selector::PathPrefix(id) => Kind::PathPrefix(id.to_string()),
+        Selector::Delegator(id) => Kind::Delegator(id.to_string()),
+        Selector::Tool(name) => Kind::Tool(name.to_string()),
+        Selector::Resource { audience, resource } => Kind::Resource(v1::selector::Resource {
+            audience: audience.to_string(),
+            resource: resource.to_string(),
+        }),
+        Selector::Audience(name) => Kind::Audience(name.to_string()),
+        Selector::TrustDomain(domain) => Kind::TrustDomain(domain.to_string()),
+        Selector::Key(id) => Kind::Key(id.to_string()),
+        Selector::Policy(digest) => Kind::Policy(digest.to_string()),
+        Selector::Everything => Kind::Everything(true),
+    };
+    v1::Selector { kind: Some(kind) }
+}
+
+/// How much goes on a page: as much as is asked for, and no more than any page may have.
+fn page_size(asked: i32, max: usize) -> Parsed<usize> {
+    match usize::try_from(asked).map_err(|_| Refusal::invalid("page_size", "must not be negative"))? {
+        0 => Ok(max),
+        asked => Ok(asked.min(max)),
+    }
+}
+
+/// Behind what a page begins.
+fn page_token<T: std::str::FromStr>(text: &str) -> Parsed<Option<T>> {
+    match text {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| Refusal::invalid("page_token", "not one of this list's")),
+    }
+}
+
+/// The most bytes of anything on one page: a page fits an answer, and so does a page of one thing of any size.
+const PAGE_BYTES_MAX: usize = 128 * 1024;
+
+/// One page: as much as was asked for and fits an answer. If it is not the last one, where the next begins is said by
+/// its last.
+fn page<T: Message>(
+    all: impl ExactSizeIterator<Item = T>,
+    limit: usize,
+    token: impl Fn(&T) -> String,
+) -> (Vec<T>, String) {
+    let found = all.len();
+    let mut page: Vec<T> = Vec::with_capacity(found);
+    let mut bytes: usize = 0;
+    for it in all {
+        bytes = bytes.saturating_add(it.encoded_len());
+        if bytes > PAGE_BYTES_MAX && !page.is_empty() {
+            break;
+        }
+        page.push(it);
+    }
+    let is_last = page.len() == found && found < limit;
+    let next = page.last().filter(|_| !is_last).map(token);
+    (page, next.unwrap_or_default())
 }
 
 /// A life of whole seconds, at least one: a credential ends on a whole one.

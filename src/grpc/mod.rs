@@ -1,35 +1,48 @@
 //! The gRPC services: each method takes the caller and the message, has both parsed, lets the broker tell the story,
 //! and answers. Nothing is decided here.
 
+mod audit;
 mod convert;
 mod credential;
 mod door;
+mod lease;
+mod lock;
 mod peer;
+mod possession;
 mod revocation;
 mod status;
 mod task;
 mod unread;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use brevet_api::v1::audit_service_server::AuditServiceServer;
 use brevet_api::v1::credential_service_server::CredentialServiceServer;
+use brevet_api::v1::lease_service_server::LeaseServiceServer;
+use brevet_api::v1::lock_service_server::LockServiceServer;
 use brevet_api::v1::revocation_service_server::RevocationServiceServer;
 use brevet_api::v1::task_service_server::TaskServiceServer;
-use tonic::Status;
 use tonic::service::Routes;
 
-pub use self::door::{Door, ProofMemory};
+pub use self::door::Door;
 pub use self::peer::Peer;
+pub use self::possession::ProofMemory;
 use crate::broker::Broker;
 use crate::config::GrpcConfig;
 
 /// The most bytes in one answer: a token carries its scope once more than the largest request does.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// The most bytes of the endings of one commit, which are told as a whole: some 100,000 leases.
+const ENDINGS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A record repeats what was asked for in the facts, in the terms and in the evidence, and a character may take the
+/// room of several there.
+const EVENT_BYTES_PER_REQUEST_BYTE: usize = 16;
 
 /// The services of the network listener, with their limits.
 ///
@@ -51,12 +64,26 @@ pub fn routes(
         .max_encoding_message_size(ANSWER_BYTES_MAX);
     let revocations = RevocationServiceServer::new(revocation::Revocations(door.clone()))
         .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(ENDINGS_BYTES_MAX);
+    let leases = LeaseServiceServer::new(lease::Leases(door.clone()))
+        .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let locks = LockServiceServer::new(lock::Locks(door.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let audit = AuditServiceServer::new(audit::Audit(door.clone()))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(
+            bytes_max.saturating_mul(EVENT_BYTES_PER_REQUEST_BYTE).max(ANSWER_BYTES_MAX),
+        );
     // The daemon listens only while it serves, so whoever gets through to ask is told that it does.
     let (_reporter, health) = tonic_health::server::health_reporter();
     let mut services = Routes::new(tasks)
         .add_service(credentials)
         .add_service(revocations)
+        .add_service(leases)
+        .add_service(locks)
+        .add_service(audit)
         .add_service(health.max_decoding_message_size(bytes_max));
     if config.reflection {
         let reflection = tonic_reflection::server::Builder::configure()
@@ -65,15 +92,23 @@ pub fn routes(
         services = services.add_service(reflection);
     }
     let call_max = Duration::from_secs(config.call_seconds_max.get().into());
-    let deadline = move |request: Request, next: Next| within(call_max, request, next);
-    let answered = move |request: Request, next: Next| unread::answered(door.clone(), request, next);
-    Ok(services.prepare().into_axum_router().layer(from_fn(deadline)).layer(from_fn(answered)))
+    let door = Arc::new(door);
+    // One layer does both: each costs every call some microseconds.
+    let answered =
+        move |request: Request, next: Next| unread::answered(Arc::clone(&door), call_max, request, next);
+    Ok(services.prepare().into_axum_router().layer(from_fn(answered)))
 }
 
-/// Answers in time, whatever the caller sends or fails to send.
-async fn within(max: Duration, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(max, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
-    }
+/// What the local root socket serves: locks, and nothing that could be issued or read by it.
+pub fn root_routes(broker: &Arc<Broker>, config: &GrpcConfig) -> Router {
+    let bytes_max = usize::try_from(config.message_bytes_max.get()).unwrap_or(usize::MAX);
+    // Nobody proves a key here.
+    let door =
+        Door::new(Arc::clone(broker), ProofMemory::new(NonZeroU32::MIN, NonZeroU32::MIN), String::new());
+    let locks = LockServiceServer::new(lock::Locks(door))
+        .max_decoding_message_size(bytes_max)
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let call_max = Duration::from_secs(config.call_seconds_max.get().into());
+    let deadline = move |request: Request, next: Next| unread::within(call_max, request, next);
+    Routes::new(locks).prepare().into_axum_router().layer(from_fn(deadline))
 }

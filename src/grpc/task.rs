@@ -20,8 +20,8 @@ impl TaskService for Tasks {
         let caller = self.0.caller(&request, "CreateTask")?;
         let message = request.into_inner();
         let asked = Asked::method("CreateTask").by(&message.request_id);
-        let outcome = match convert::task_ask(message) {
-            Ok(ask) => self.0.broker.create_task(&caller, ask).await.map(convert::opened),
+        let outcome = match convert::task::task_ask(message) {
+            Ok(ask) => self.0.broker.create_task(&caller, ask).await.map(convert::task::opened),
             Err(refusal) => Err(refusal),
         };
         self.0.answer(&caller, &asked, outcome)
@@ -31,8 +31,8 @@ impl TaskService for Tasks {
         let caller = self.0.caller(&request, "GetTask")?;
         let message = request.into_inner();
         let asked = Asked::method("GetTask").of(&message.name);
-        let outcome = match convert::task_name(&message.name) {
-            Ok(task) => self.0.broker.get_task(&caller, task).await.map(|view| convert::task(&view)),
+        let outcome = match convert::task_name("name", &message.name) {
+            Ok(task) => self.0.broker.get_task(&caller, task).await.map(|view| convert::task::task(&view)),
             Err(refusal) => Err(refusal),
         };
         self.0.answer(&caller, &asked, outcome)
@@ -44,11 +44,14 @@ impl TaskService for Tasks {
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         let caller = self.0.caller(&request, "ListTasks")?;
         let message = request.into_inner();
-        let page_size_max = usize::try_from(self.0.broker.limits.page_size_max.get()).unwrap_or(usize::MAX);
-        let outcome = match convert::task_filter(&message, page_size_max) {
+        let outcome = match convert::task::task_filter(&message, self.0.page_size_max()) {
             Ok(filter) => {
                 let limit = filter.limit;
-                self.0.broker.list_tasks(&caller, filter).await.map(|views| convert::page(&views, limit))
+                self.0
+                    .broker
+                    .list_tasks(&caller, filter)
+                    .await
+                    .map(|views| convert::task::page(&views, limit))
             }
             Err(refusal) => Err(refusal),
         };
@@ -63,7 +66,7 @@ impl TaskService for Tasks {
         let v1::CompleteTaskRequest { name, reason } = request.into_inner();
         let outcome = self.end(&caller, &name, &reason, Outcome::Completed, "completed").await;
         let asked = Asked::method("CompleteTask").of(&name);
-        self.0.answer(&caller, &asked, outcome.map(|ended| convert::complete(&ended)))
+        self.0.answer(&caller, &asked, outcome.map(|ended| convert::task::complete(&ended)))
     }
 
     async fn fail_task(
@@ -74,7 +77,7 @@ impl TaskService for Tasks {
         let v1::FailTaskRequest { name, reason } = request.into_inner();
         let outcome = self.end(&caller, &name, &reason, Outcome::Failed, "failed").await;
         let asked = Asked::method("FailTask").of(&name);
-        self.0.answer(&caller, &asked, outcome.map(|ended| convert::fail(&ended)))
+        self.0.answer(&caller, &asked, outcome.map(|ended| convert::task::fail(&ended)))
     }
 
     async fn cancel_task(
@@ -85,7 +88,7 @@ impl TaskService for Tasks {
         let v1::CancelTaskRequest { name, reason } = request.into_inner();
         let outcome = self.end(&caller, &name, &reason, Outcome::Cancelled, "cancelled").await;
         let asked = Asked::method("CancelTask").of(&name);
-        self.0.answer(&caller, &asked, outcome.map(|ended| convert::cancel(&ended)))
+        self.0.answer(&caller, &asked, outcome.map(|ended| convert::task::cancel(&ended)))
     }
 }
 
@@ -98,7 +101,7 @@ impl Tasks {
         outcome: Outcome,
         default_reason: &'static str,
     ) -> Result<Ended, Refusal> {
-        let task = convert::task_name(name)?;
+        let task = convert::task_name("name", name)?;
         let reason = convert::reason(reason, default_reason)?;
         self.0.broker.end_task(caller, task, outcome, reason).await
     }

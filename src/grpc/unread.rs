@@ -2,6 +2,9 @@
 //! To a known caller such an answer is a refusal like any other, with a reason and a record (invariant U1); a
 //! stranger learns from it nothing but that it is one.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
@@ -16,11 +19,19 @@ use crate::broker::{Kind, Refusal};
 /// What the record says where the caller's text names no method.
 const NO_METHOD: &str = "unknown";
 
-/// Answers for the methods where none of them did.
-pub(super) async fn answered(door: Door, request: Request, next: Next) -> Response {
+/// Answers in time, whatever the caller sends or fails to send.
+pub(super) async fn within(max: Duration, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(max, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
+    }
+}
+
+/// Answers in time, and for the methods where none of them did.
+pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
     let path = request.uri().path().to_owned();
-    let response = next.run(request).await;
+    let response = within(max, request, next).await;
     match refused_unread(&response) {
         Some(refused) => refuse(&door, peer.as_ref(), &path, &refused).into_http(),
         None => response,

@@ -9,6 +9,7 @@ use serde_json::json;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicDocuments {
     pub(super) jwks: Bytes,
+    pub(super) bookmark_jwks: Bytes,
     pub(super) bundle: Bytes,
     pub(super) authorization_server: Bytes,
     pub(super) openid_configuration: Bytes,
@@ -43,10 +44,17 @@ impl PublicDocuments {
         });
         Self {
             jwks: jwks.into(),
+            bookmark_jwks: Bytes::from_static(br#"{"keys":[]}"#),
             bundle: bundle.into(),
             authorization_server: authorization_server.to_string().into(),
             openid_configuration: openid_configuration.to_string().into(),
             max_age,
         }
+    }
+
+    /// The same with the keys of bookmarks, a JWK set as well.
+    #[must_use]
+    pub fn with_bookmark_keys(self, jwks: impl Into<Bytes>) -> Self {
+        Self { bookmark_jwks: jwks.into(), ..self }
     }
 }

@@ -115,6 +115,7 @@ impl Site {
     pub fn routes(self) -> Router {
         Router::new()
             .route("/oauth/jwks", get(jwks))
+            .route("/revocation/jwks", get(bookmark_jwks))
             .route("/.well-known/oauth-authorization-server", get(authorization_server))
             .route("/.well-known/openid-configuration", get(openid_configuration))
             .route("/spiffe/bundle", get(bundle))
@@ -243,6 +244,11 @@ async fn refuse_bodies(request: Request<Body>, next: Next) -> Response {
 async fn jwks(State(site): State<Site>) -> Response {
     let documents = site.documents.load();
     published("application/jwk-set+json", &documents.jwks, documents.max_age)
+}
+
+async fn bookmark_jwks(State(site): State<Site>) -> Response {
+    let documents = site.documents.load();
+    published("application/jwk-set+json", &documents.bookmark_jwks, documents.max_age)
 }
 
 async fn bundle(State(site): State<Site>) -> Response {

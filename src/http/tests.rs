@@ -23,7 +23,8 @@ async fn run(limits: HttpLimits) -> Running {
     let metrics = Arc::new(Metrics::new(vec![Arc::clone(&counters)]));
     let readiness = Arc::<Mutex<Readiness>>::default();
     let documents =
-        PublicDocuments::new(ISSUER, r#"{"keys":[]}"#, r#"{"keys":[1]}"#, Duration::from_secs(300));
+        PublicDocuments::new(ISSUER, r#"{"keys":[]}"#, r#"{"keys":[1]}"#, Duration::from_secs(300))
+            .with_bookmark_keys(r#"{"keys":[2]}"#);
     let documents = Arc::new(ArcSwap::from_pointee(documents));
     let site = Site {
         documents: Arc::clone(&documents),
@@ -62,6 +63,7 @@ async fn documents_are_served_with_their_types_and_ages() {
     let running = run(HttpLimits::default()).await;
     for (path, content_type, member, value) in [
         ("/oauth/jwks", "application/jwk-set+json", "/keys", "[]"),
+        ("/revocation/jwks", "application/jwk-set+json", "/keys", "[2]"),
         ("/spiffe/bundle", "application/json", "/keys", "[1]"),
         ("/.well-known/oauth-authorization-server", "application/json", "/grant_types_supported", "[]"),
         (

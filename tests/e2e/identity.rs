@@ -36,6 +36,17 @@ async fn assert_alert(world: &World, what: &str, svid: &TestSvid) {
     }
 }
 
+/// Whoever comes with this certificate is nobody: by an alert, or where a bundle has its authority, in the first call.
+pub(crate) async fn assert_nobody(world: &World, svid: &TestSvid, has_authority: bool) {
+    if !has_authority {
+        return assert_alert(world, "what no bundle vouches for", svid).await;
+    }
+    match first_call(world, svid).await {
+        Err(Some(status)) => assert_eq!(status.code(), Code::Unauthenticated, "{status:?}"),
+        other => panic!("not a stranger: {other:?}"),
+    }
+}
+
 async fn stranger(world: &World, svid: &TestSvid) -> Client {
     world.stranger(world.connect(&world.identity(svid)).await.unwrap())
 }

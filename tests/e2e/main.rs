@@ -1,7 +1,11 @@
 //! The built daemon, over real TLS, through every method: what it answers and what its journal holds afterwards.
 
 #[cfg(test)]
+mod audit;
+#[cfg(test)]
 mod credential;
+#[cfg(test)]
+mod delegate;
 #[cfg(test)]
 mod holder;
 #[cfg(test)]
@@ -11,17 +15,35 @@ mod introspect;
 #[cfg(test)]
 mod kill;
 #[cfg(test)]
+mod lease;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod lock;
+#[cfg(test)]
+mod operator;
+#[cfg(test)]
+mod quota;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod renew;
+#[cfg(test)]
 mod restart;
+#[cfg(test)]
+mod root_socket;
 #[cfg(test)]
 mod shape;
 #[cfg(test)]
 mod stock;
 #[cfg(test)]
+mod svid;
+#[cfg(test)]
 mod task;
+#[cfg(test)]
+mod undelivered;
+#[cfg(test)]
+mod watch;
 #[cfg(test)]
 mod wire;
 #[cfg(test)]

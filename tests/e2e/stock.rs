@@ -1,37 +1,80 @@
 //! Clients that no one here wrote accept what is minted.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::world::{AGENT, FILES, World, issue};
+use rcgen::KeyPair;
+
+use crate::svid::{bound, pem, svid};
+use crate::world::{AGENT, FILES, World, next_second};
 
 /// Says that the Python packages are there, and so the test can run.
 const VARIABLE: &str = "BREVET_STOCK_CLIENTS";
 
+fn may_run() -> bool {
+    let may = std::env::var(VARIABLE).as_deref() == Ok("1");
+    if !may {
+        println!("not run: {VARIABLE}=1 runs it, where python3 has what `.ci/run` installs");
+    }
+    may
+}
+
+/// Runs one of the scripts beside this folder, which is to agree with us.
+fn agrees(script: &str, arguments: &[&OsStr]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
+    let output = Command::new("python3").arg(script).args(arguments).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    said
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn stock_clients_verify_a_task_token_by_the_published_keys() {
-    if std::env::var(VARIABLE).as_deref() != Ok("1") {
-        println!("not run: {VARIABLE}=1 runs it, where python3 has PyJWT and cryptography");
+    if !may_run() {
         return;
     }
     let world = World::start();
     let task = world.open_task(world.create("open")).await.name;
-    let token = world.client(AGENT).await.issue(issue(&task, "one")).await.ok().credential.unwrap().token;
+    let token = world.client(AGENT).await.issued(&task, "one").await.token;
     let file = world.path("token.jwt");
     fs::write(&file, &token).unwrap();
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stock_clients.py");
-    let output = Command::new("python3")
-        .arg(script)
-        .arg(&file)
-        .arg(format!("{}/oauth/jwks", world.endpoints().http))
-        .args(["https://broker.dev.example", FILES, "spiffe://workloads.dev.example/agent/a"])
-        .output()
-        .unwrap();
-    let (said, complained) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}{complained}");
-    assert!(said.contains("PyJWT"), "{said}");
-    println!("{said}");
+    let keys = format!("{}/oauth/jwks", world.endpoints().http);
+    let issuer = "https://broker.dev.example";
+    let agent = "spiffe://workloads.dev.example/agent/a";
+    let arguments = [file.as_os_str(), keys.as_ref(), issuer.as_ref(), FILES.as_ref(), agent.as_ref()];
+    assert!(agrees("stock_clients.py", &arguments).contains("PyJWT"));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_stock_library_takes_the_svid_of_a_task_for_one() {
+    if !may_run() {
+        return;
+    }
+    let world = World::start();
+    next_second().await;
+    let key = KeyPair::generate().unwrap();
+    let task = bound(&world, "open", &key).await.name;
+    let request = svid(&world, &task, "one", &key);
+    let issued = world.client(AGENT).await.issue(request).await.ok().credential.unwrap();
+    let (chain, secret) = (world.path("svid.pem"), world.path("svid.key"));
+    fs::write(&chain, pem(&issued.certificate_chain)).unwrap();
+    fs::write(&secret, key.serialize_pem()).unwrap();
+    let bundle = format!("{}/spiffe/bundle", world.endpoints().http);
+    let arguments = [chain.as_os_str(), secret.as_os_str(), bundle.as_ref(), issued.spiffe_id.as_ref()];
+    assert!(agrees("stock_spiffe.py", &arguments).contains("accepted"));
+
+    // By the letter of RFC 5280, for both sides of a connection, and under no other authority.
+    let verify = |authority: &Path, purpose: &str| {
+        let mut openssl = Command::new("openssl");
+        openssl.args(["verify", "-x509_strict", "-purpose", purpose, "-CAfile"]).arg(authority).arg(&chain);
+        openssl.output().unwrap().status.success()
+    };
+    let (own, foreign) = (world.path("state/ca.pem"), world.path("workloads.pem"));
+    assert!(verify(&own, "sslclient") && verify(&own, "sslserver"));
+    assert!(!verify(&foreign, "sslclient"));
     world.finish();
 }

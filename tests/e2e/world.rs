@@ -114,6 +114,14 @@ impl World {
         self.known(broker, spiffe_id)
     }
 
+    /// Connects as an instance of an agent with a key of its own, and gives that key's thumbprint.
+    pub(crate) async fn instance(&self, spiffe_id: &str) -> (Client, String) {
+        let svid = self.ca.svid(spiffe_id);
+        let key = brevet_client::dpop::HolderKey::from_pem(svid.key.as_bytes()).unwrap();
+        let broker = self.connect(&self.identity(&svid)).await.unwrap();
+        (self.known(broker, spiffe_id), key.thumbprint().to_string())
+    }
+
     /// A client of which the journal is to say that its caller is this one.
     pub(crate) fn known(&self, broker: Broker, spiffe_id: &str) -> Client {
         Client { broker, caller: Some(spiffe_id.to_owned()), expected: Arc::clone(&self.expected) }
@@ -206,21 +214,19 @@ impl World {
     }
 }
 
-/// What makes an effect the same effect: who asked, by which name, for which tree, and what came of it.
+/// What makes an effect the same effect: who asked, by which name, of which task, and what came of it. Names of
+/// requests are a task's: the one that was drawn on or delegated from, and the tree's where one was opened.
 fn effect(written: &Written) -> Option<(String, String, String, &'static str)> {
-    let kind = match &written.fact {
-        Fact::TaskOpened(_) => "opened",
-        Fact::LeaseIssued { .. } => "issued",
-        _ => return None,
-    };
     let envelope = &written.envelope;
     let text = |value: Option<String>| value.expect("an effect says who asked for what, and by which name");
-    Some((
-        text(envelope.caller.as_ref().map(ToString::to_string)),
-        text(envelope.request_id.as_ref().map(ToString::to_string)),
-        text(envelope.tree.as_ref().map(ToString::to_string)),
-        kind,
-    ))
+    let (of, kind) = match &written.fact {
+        Fact::TaskOpened(opened) => (opened.parent.map(|parent| parent.to_string()), "opened"),
+        Fact::LeaseIssued { terms, .. } => (Some(terms.id.task.to_string()), "issued"),
+        _ => return None,
+    };
+    let of = text(of.or_else(|| envelope.tree.map(|tree| tree.to_string())));
+    let caller = text(envelope.caller.as_ref().map(ToString::to_string));
+    Some((caller, text(envelope.request_id.as_ref().map(ToString::to_string)), of, kind))
 }
 
 fn configure(folder: &Path, change: impl FnOnce(&mut toml::Table)) {
@@ -291,8 +297,18 @@ pub(crate) fn issue(task: &str, request_id: &str) -> v1::IssueCredentialRequest 
         lifetime: None,
         claim: None,
         dpop_proof: None,
+        csr: None,
         bind_certificate: false,
         prompt_origin: v1::PromptOrigin::Unspecified.into(),
+    }
+}
+
+/// A request for the same credential once more.
+pub(crate) fn renew(lease: &str, request_id: &str) -> v1::RenewCredentialRequest {
+    v1::RenewCredentialRequest {
+        lease: lease.to_owned(),
+        request_id: request_id.to_owned(),
+        ..v1::RenewCredentialRequest::default()
     }
 }
 
@@ -407,6 +423,13 @@ impl Client {
         list, "ListTasks", tasks.list_tasks, ListTasksRequest => ListTasksResponse, |_| None;
         issue, "IssueCredential", credentials.issue_credential,
             IssueCredentialRequest => IssueCredentialResponse, |it| Some(&it.request_id);
+        renew, "RenewCredential", credentials.renew_credential,
+            RenewCredentialRequest => RenewCredentialResponse, |it| Some(&it.request_id);
+        give_back_with, "ReturnCredential", credentials.return_credential,
+            ReturnCredentialRequest => ReturnCredentialResponse, |_| None;
+        delegate, "DelegateTask", credentials.delegate_task,
+            DelegateTaskRequest => DelegateTaskResponse, |it| Some(&it.request_id);
+        events, "ListEvents", audit.list_events, ListEventsRequest => ListEventsResponse, |_| None;
         introspect_with, "IntrospectCredential", revocations.introspect_credential,
             IntrospectCredentialRequest => IntrospectCredentialResponse, |_| None;
         get_with, "GetTask", tasks.get_task, GetTaskRequest => Task, |_| None;
@@ -434,6 +457,24 @@ impl Client {
     pub(crate) async fn introspect(&self, token: &str) -> Answer<v1::IntrospectCredentialResponse> {
         let request = v1::IntrospectCredentialRequest { token: token.to_owned(), min_revision: None };
         self.introspect_with(request).await
+    }
+
+    pub(crate) async fn give_back(&self, lease: &str) -> Answer<v1::ReturnCredentialResponse> {
+        self.give_back_with(v1::ReturnCredentialRequest { lease: lease.to_owned(), dpop_proof: None }).await
+    }
+
+    /// What is issued for a task, which is to succeed.
+    #[track_caller]
+    pub(crate) fn issued(&self, task: &str, request_id: &str) -> impl Future<Output = v1::Credential> {
+        let (client, request) = (self.clone(), issue(task, request_id));
+        async move { client.issue(request).await.ok().credential.unwrap() }
+    }
+
+    /// Follows the audit log.
+    pub(crate) async fn tail(&self, cursor: Option<v1::Cursor>) -> Answer<tonic::Streaming<v1::Event>> {
+        let request = v1::TailEventsRequest { cursor };
+        let result = self.broker.audit().tail_events(request).await.map(tonic::Response::into_inner);
+        self.answer("TailEvents", None, result)
     }
 
     /// Whether a token is live, by the resource server that this client is.

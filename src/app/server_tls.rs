@@ -1,0 +1,61 @@
+//! The broker's own certificate, and what it verifies callers by.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use brevet_identity::tls::TrustSource;
+use brevet_identity::trust::CallerTrust;
+use brevet_mint::ca::{CaKey, ServerNames};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tracing::error;
+
+use super::StartError;
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::net::TlsConfig;
+
+/// How long the broker's own certificate lives; it is renewed after half of that.
+const SERVER_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(86_400);
+/// When a renewal that failed is tried again.
+const RENEWAL_RETRY: Duration = Duration::from_secs(60);
+
+pub(super) fn server_tls(
+    config: &Config,
+    authority: &CaKey,
+    broker: &Arc<Broker>,
+) -> Result<Arc<rustls::ServerConfig>, StartError> {
+    let names = ServerNames { dns: config.grpc.dns_names.clone(), ip: config.grpc.ip_addresses.clone() };
+    let identity = authority.server_certificate(
+        &names,
+        broker.clock.now().issue,
+        SERVER_CERTIFICATE_LIFETIME,
+        &broker.rng,
+    )?;
+    let chain = identity.chain.into_iter().map(CertificateDer::from).collect();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.to_vec()));
+    let time = broker.clock.time_provider();
+    Ok(Arc::new(brevet_identity::tls::server_config(chain, key, trust_of(broker), time)?))
+}
+
+/// What callers are verified by, as it is in force at each look.
+pub(super) fn trust_of(broker: &Arc<Broker>) -> TrustSource<CallerTrust> {
+    let broker = Arc::clone(broker);
+    Arc::new(move || Arc::clone(&broker.table.in_force().configuration.trust))
+}
+
+pub(super) async fn renew_server_certificate(
+    config: Config,
+    authority: Arc<CaKey>,
+    broker: Arc<Broker>,
+    tls: TlsConfig,
+) -> Infallible {
+    loop {
+        let next = broker.clock.now().judge.after(SERVER_CERTIFICATE_LIFETIME / 2);
+        broker.clock.sleep_until(next).await;
+        while let Err(problem) = server_tls(&config, &authority, &broker).map(|renewed| tls.store(renewed)) {
+            error!(%problem, "the server certificate could not be renewed");
+            broker.clock.sleep_until(broker.clock.now().judge.after(RENEWAL_RETRY)).await;
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The stories in virtual time, over a journal in memory: what takes a day, and what only a fault can show.
+
+mod fixture;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use brevet_core::fact::{Fact, LeaseOutcome, Outcome, ReasonCode};
+use brevet_core::id::TaskId;
+use brevet_core::record;
+use brevet_core::state::State;
+
+use self::fixture::{AGENT_A, Fault, KEPT, ORCHESTRATOR, World, at_noon, task_ask, token_ask};
+use super::{Kind, TaskFilter};
+use crate::reaper;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_tree_is_forgotten_after_its_day_and_its_name_is_nobodys_again() {
+    let world = World::new(Fault::None);
+    let broker = &world.broker;
+    let task = world.open("request").await;
+    let token = world.issue(task, "lease").await.unwrap();
+    assert!(world.is_active(&token).await);
+    world.source.elapse(HOUR / 2);
+    world.end(task).await;
+
+    // It is kept for as long as is configured, and no less than the day that its id was made on: until then the same
+    // request finds it.
+    let opener = ORCHESTRATOR.parse().unwrap();
+    world.source.elapse(KEPT * 2);
+    reaper::run_once(broker, broker.clock.now());
+    assert_eq!(world.open("request").await, task);
+    assert_eq!(world.view(task).await.unwrap().ending.unwrap().outcome, Outcome::Completed);
+    assert_eq!(broker.table.openers().of(&opener), (0, 1));
+
+    // A wall clock that jumps ahead forgets nothing: the id is made of the issuing clock's day.
+    let noon = world.source.wall();
+    world.source.set_wall(noon.after(HOUR * 13));
+    reaper::run_once(broker, broker.clock.now());
+    assert!(world.view(task).await.is_ok());
+    world.source.set_wall(noon);
+
+    // Then it is as if it had never been, but for the audit log.
+    world.source.elapse(HOUR * 13);
+    reaper::run_once(broker, broker.clock.now());
+    assert_eq!(world.view(task).await.unwrap_err().kind, Kind::NotFound);
+    assert!(!world.is_active(&token).await);
+    assert_eq!(world.issue(task, "lease").await.unwrap_err().kind, Kind::NotFound);
+    let all = TaskFilter { limit: 9, ..TaskFilter::default() };
+    assert_eq!(broker.list_tasks(&world.caller(ORCHESTRATOR), all).await.unwrap().len(), 0);
+    assert_eq!(broker.table.openers().of(&opener), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l4_the_same_request_on_another_day_opens_another_task() {
+    let world = World::new(Fault::None);
+    let task = world.open("request").await;
+    let token = world.issue(task, "lease").await.unwrap();
+    world.end(task).await;
+    world.source.elapse(HOUR * 13);
+    // Nobody has swept yet: the tree is still there, and the request still its own.
+    assert_eq!(world.open("request").await, task);
+    reaper::run_once(&world.broker, world.broker.clock.now());
+    let again = world.open("request").await;
+    assert_ne!(again, task);
+    // What the first had does not come to the second.
+    assert!(!world.is_active(&token).await);
+    let other = world.issue(again, "lease").await.unwrap();
+    assert!(world.is_active(&other).await && !world.is_active(&token).await);
+
+    // A restart forgets the same: the state that it folds has the trees that the table has.
+    let mut state = State::default();
+    for written in world.journal.records() {
+        let read = record::decode(&written.body).unwrap();
+        state.apply(&read.envelope, &read.fact, written.revision);
+    }
+    assert_eq!(state.trees.len(), 2);
+    state.forget(world.broker.clock.now().issue, KEPT);
+    let kept: Vec<TaskId> = state.trees.keys().map(|root| TaskId::root_of(*root)).collect();
+    assert_eq!(kept, [again]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_tree_lives_on_while_it_is_not_ended_whatever_the_day() {
+    let world = World::new(Fault::None);
+    let ask = super::TaskAsk { lifetime: Some(HOUR * 20), ..task_ask("long") };
+    let long =
+        world.broker.create_task(&world.caller(ORCHESTRATOR), ask.clone()).await.unwrap().task.opened.id;
+    world.source.elapse(HOUR * 19);
+    reaper::run_once(&world.broker, world.broker.clock.now());
+    let again = world.broker.create_task(&world.caller(ORCHESTRATOR), ask).await.unwrap();
+    assert_eq!(again.task.opened.id, long, "the request is found on the day after");
+    // Its deadline ends it, and then it is forgotten as any other.
+    world.source.elapse(HOUR);
+    reaper::run_once(&world.broker, world.broker.clock.now());
+    assert_eq!(world.view(long).await.unwrap().ending.unwrap().outcome, Outcome::Expired);
+    world.source.elapse(KEPT);
+    reaper::run_once(&world.broker, world.broker.clock.now());
+    assert_eq!(world.view(long).await.unwrap_err().kind, Kind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l11_what_has_run_out_gives_room_at_once() {
+    let world = World::new(Fault::None);
+    let task = world.open("request").await;
+    for number in 0..fixture::LEASES_MAX {
+        world.issue(task, &format!("lease-{number}")).await.unwrap();
+    }
+    let full = world.issue(task, "full").await.unwrap_err();
+    assert_eq!((full.kind, full.reason.as_str()), (Kind::Exhausted, "leases_live_per_opener_max"));
+    // No reaper runs here.
+    world.source.elapse(HOUR / 6);
+    for number in 0..fixture::LEASES_MAX {
+        world.issue(task, &format!("again-{number}")).await.unwrap();
+    }
+    assert_eq!(world.issue(task, "full").await.unwrap_err().kind, Kind::Exhausted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l10_a_signer_that_fails_leaves_no_lease_alive() {
+    let world = World::new(Fault::Signer);
+    let task = world.open("request").await;
+    for request_id in ["one", "two"] {
+        let refused = world.issue(task, request_id).await.unwrap_err();
+        assert_eq!((refused.kind, refused.reason.as_str()), (Kind::Unavailable, "signer_failed"));
+        assert_eq!(world.view(task).await.unwrap().leases_live, 0);
+    }
+    // Nor does a repetition get what the error kept from it.
+    assert_eq!(world.issue(task, "one").await.unwrap_err().kind, Kind::Unavailable);
+    let issued = world.facts().into_iter().filter(|fact| matches!(fact, Fact::LeaseIssued { .. })).count();
+    let ended: Vec<_> = world
+        .facts()
+        .into_iter()
+        .filter_map(|fact| match fact {
+            Fact::LeasesEnded { leases, outcome, reason, .. } => Some((leases.len(), outcome, reason)),
+            _ => None,
+        })
+        .collect();
+    let failed = (1, LeaseOutcome::Undelivered, ReasonCode::of("signer_failed"));
+    assert_eq!((issued, ended), (2, vec![failed.clone(), failed]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l1_l2_no_key_is_used_before_its_lease_is_durable() {
+    let world = World::new(Fault::None);
+    let task = world.open("request").await;
+    world.journal.hold();
+    let (broker, caller) = (Arc::clone(&world.broker), world.caller(AGENT_A));
+    let (ask, possession) = (token_ask(task, "lease"), world.possession());
+    let issuing = tokio::spawn(async move { broker.issue(&caller, ask, possession).await });
+    while world.journal_newest() == world.journal_durable() {
+        tokio::task::yield_now().await;
+    }
+    // It is decided and queued, and there it waits.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.signed(), 0);
+    assert!(!issuing.is_finished());
+    world.journal.release();
+    issuing.await.unwrap().unwrap();
+    assert_eq!(world.signed(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u4_without_a_journal_nothing_is_granted_and_nothing_ended() {
+    let world = World::new(Fault::None);
+    let task = world.open("request").await;
+    let token = world.issue(task, "before").await.unwrap();
+    world.journal.seal();
+    let caller = world.caller(ORCHESTRATOR);
+    let completed = ReasonCode::of("completed");
+    let refused = [
+        world.broker.create_task(&caller, task_ask("after")).await.unwrap_err(),
+        world.issue(task, "after").await.unwrap_err(),
+        world.broker.end_task(&caller, task, Outcome::Completed, completed).await.unwrap_err(),
+    ];
+    for refusal in refused {
+        assert_eq!((refusal.kind, refusal.reason.as_str()), (Kind::Unavailable, "journal_sealed"));
+    }
+    // What is durable stays true.
+    assert!(world.is_active(&token).await);
+    assert_eq!(world.signed(), 1);
+
+    // A disk without room is no end: nothing grows, and endings go on.
+    let world = World::new(Fault::None);
+    let task = world.open("request").await;
+    world.journal.set_full(true);
+    let refused = world.issue(task, "after").await.unwrap_err();
+    assert_eq!((refused.kind, refused.reason.as_str()), (Kind::Unavailable, "no_space"));
+    world.end(task).await;
+}
+
+#[test]
+fn the_day_of_these_tests_begins_at_noon() {
+    assert_eq!(at_noon().seconds() % 86_400, 43_200);
+}

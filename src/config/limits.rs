@@ -1,0 +1,199 @@
+//! Limits of tasks, leases and what callers cost. Each has its unit in its name and a safe default.
+
+use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
+use std::time::Duration;
+
+use brevet_core::ledger::LeaseLimits;
+use serde::Deserialize;
+
+use super::{count, defaults};
+use crate::openers::Quota;
+use crate::streams::StreamLimits;
+use crate::table::Capacity;
+
+/// Limits of tasks and leases.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Seconds that a credential lives where none are asked for.
+    pub lease_lifetime_seconds_default: NonZeroU64,
+    /// Seconds that a credential lives, at most.
+    pub lease_lifetime_seconds_max: NonZeroU64,
+    /// Seconds that a task lives where none are asked for.
+    pub task_lifetime_seconds_default: NonZeroU64,
+    /// Seconds that a task lives, at most.
+    pub task_lifetime_seconds_max: NonZeroU64,
+    /// Live leases of one task.
+    pub leases_live_per_task_max: NonZeroU32,
+    /// Leases of one task in all its life: dead ones are remembered as long as the task.
+    pub leases_issued_per_task_max: NonZeroU32,
+    /// Live leases of all the tasks that one workload opened.
+    pub leases_live_per_opener_max: NonZeroU32,
+    /// Tasks of one workload that are kept, ended ones included.
+    pub tasks_per_opener_max: NonZeroU32,
+    /// Delegations between a root task and the last task below it.
+    pub delegation_depth_max: NonZeroU8,
+    /// Seconds that an ended task tree can still be read; afterwards only the audit log has it.
+    pub ended_kept_seconds: NonZeroU64,
+    /// Locks of one tenant at once.
+    pub locks_max: NonZeroU32,
+    /// Seconds after which a credential ends whose caller was gone before it could be handed over, unless it asks again.
+    pub undelivered_seconds: NonZeroU32,
+    /// Tokens that are known by their digest, so that their introspection needs no verification.
+    pub tokens_known_max: NonZeroU32,
+    /// Notices of early endings that are held for those who watch; who was away for longer takes a little longer.
+    pub notices_held_max: NonZeroU32,
+    /// Streams of revocations at once.
+    pub watch_streams_max: NonZeroU32,
+    /// As many of one caller.
+    pub watch_streams_per_caller_max: NonZeroU32,
+    /// Seconds that a reader may hold up its stream.
+    pub watch_stall_seconds_max: NonZeroU32,
+    /// Decisions made again because what they were made from changed meanwhile.
+    pub conflict_retries_max: u32,
+    /// Denials that one caller may make the journal keep in a minute; beyond, it is told that there were too many.
+    pub denials_recorded_per_minute_max: NonZeroU32,
+    /// Refusals of strangers that leave a record in a minute; the rest are counted.
+    pub strangers_recorded_per_minute_max: NonZeroU32,
+    /// Lists made at once.
+    pub lists_max: NonZeroU32,
+    /// DPoP proofs remembered, so that none is taken twice.
+    pub proofs_remembered_max: NonZeroU32,
+    /// As many of one caller.
+    pub proofs_remembered_per_caller_max: NonZeroU32,
+    /// Tasks or records on one page of a list.
+    pub page_size_max: NonZeroU32,
+    /// Records of the audit log that are looked at for one page.
+    pub events_looked_at_max: NonZeroU32,
+    /// Streams of the audit log at once.
+    pub audit_streams_max: NonZeroU32,
+    /// As many of one caller.
+    pub audit_streams_per_caller_max: NonZeroU32,
+    /// Seconds that the reader of such a stream may take nothing while records wait for it.
+    pub audit_stall_seconds_max: NonZeroU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lease_lifetime_seconds_default: defaults::nonzero(300),
+            lease_lifetime_seconds_max: defaults::nonzero(3_600),
+            task_lifetime_seconds_default: defaults::nonzero(3_600),
+            task_lifetime_seconds_max: defaults::nonzero(86_400),
+            leases_live_per_task_max: defaults::small(64),
+            leases_issued_per_task_max: defaults::small(10_000),
+            leases_live_per_opener_max: defaults::small(10_000),
+            tasks_per_opener_max: defaults::small(100_000),
+            delegation_depth_max: NonZeroU8::MIN.saturating_add(4),
+            ended_kept_seconds: defaults::nonzero(86_400),
+            locks_max: defaults::small(1_000),
+            undelivered_seconds: defaults::small(10),
+            tokens_known_max: defaults::small(1_000_000),
+            notices_held_max: defaults::small(65_536),
+            watch_streams_max: defaults::small(10_000),
+            watch_streams_per_caller_max: defaults::small(64),
+            watch_stall_seconds_max: defaults::small(10),
+            conflict_retries_max: 8,
+            denials_recorded_per_minute_max: defaults::small(300),
+            strangers_recorded_per_minute_max: defaults::small(60),
+            lists_max: defaults::small(2),
+            proofs_remembered_max: defaults::small(100_000),
+            proofs_remembered_per_caller_max: defaults::small(5_000),
+            page_size_max: defaults::small(100),
+            events_looked_at_max: defaults::small(2_048),
+            audit_streams_max: defaults::small(16),
+            audit_streams_per_caller_max: defaults::small(4),
+            audit_stall_seconds_max: defaults::small(10),
+        }
+    }
+}
+
+impl Limits {
+    /// How long a credential lives where nothing is asked for.
+    #[must_use]
+    pub const fn lease_lifetime_default(&self) -> Duration {
+        Duration::from_secs(self.lease_lifetime_seconds_default.get())
+    }
+
+    /// How long a credential lives at most.
+    #[must_use]
+    pub const fn lease_lifetime_max(&self) -> Duration {
+        Duration::from_secs(self.lease_lifetime_seconds_max.get())
+    }
+
+    /// How long a task lives where nothing is asked for.
+    #[must_use]
+    pub const fn task_lifetime_default(&self) -> Duration {
+        Duration::from_secs(self.task_lifetime_seconds_default.get())
+    }
+
+    /// How long an ended task tree can still be read.
+    #[must_use]
+    pub const fn ended_kept(&self) -> Duration {
+        Duration::from_secs(self.ended_kept_seconds.get())
+    }
+
+    /// How many tokens are known by their digest.
+    #[must_use]
+    pub fn tokens_known(&self) -> usize {
+        count(self.tokens_known_max)
+    }
+
+    /// How many days back a task may have been opened that is still kept.
+    #[must_use]
+    pub fn days_kept(&self) -> u64 {
+        self.task_lifetime_max().saturating_add(self.ended_kept()).as_secs() / 86_400 + 1
+    }
+
+    /// How much the table holds.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            kept: self.ended_kept(),
+            quota: Quota {
+                leases_max: count(self.leases_live_per_opener_max),
+                tasks_max: count(self.tasks_per_opener_max),
+            },
+            notices_max: count(self.notices_held_max),
+        }
+    }
+
+    /// How many locks one tenant may have at once.
+    #[must_use]
+    pub fn locks_max(&self) -> usize {
+        count(self.locks_max)
+    }
+
+    /// How many streams of revocations there may be.
+    #[must_use]
+    pub fn watch_streams(&self) -> StreamLimits {
+        StreamLimits {
+            all: ("watch_streams_max", count(self.watch_streams_max)),
+            per_caller: ("watch_streams_per_caller_max", count(self.watch_streams_per_caller_max)),
+        }
+    }
+
+    /// How many may follow the audit log.
+    #[must_use]
+    pub fn audit_streams(&self) -> StreamLimits {
+        StreamLimits {
+            all: ("audit_streams_max", count(self.audit_streams_max)),
+            per_caller: ("audit_streams_per_caller_max", count(self.audit_streams_per_caller_max)),
+        }
+    }
+
+    /// How many leases one task may have.
+    #[must_use]
+    pub fn lease_limits(&self) -> LeaseLimits {
+        LeaseLimits {
+            live_max: self.leases_live_per_task_max.get(),
+            issued_max: count(self.leases_issued_per_task_max),
+        }
+    }
+
+    /// How long a task lives at most.
+    #[must_use]
+    pub const fn task_lifetime_max(&self) -> Duration {
+        Duration::from_secs(self.task_lifetime_seconds_max.get())
+    }
+}

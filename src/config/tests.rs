@@ -1,0 +1,67 @@
+use super::*;
+
+const MINIMAL: &str = r#"
+    trust_domain = "broker.example"
+    issuer = "https://broker.example"
+    state_directory = "state"
+    policy_directory = "policies"
+    [grpc]
+    listen = "127.0.0.1:7443"
+    [http]
+    listen = "127.0.0.1:7080"
+"#;
+
+fn parse(text: &str, overrides: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let overrides = overrides.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::parse(Path::new("/etc/brevet/brevet.toml"), text, overrides)
+}
+
+#[test]
+fn what_is_not_said_has_its_safe_default() {
+    let config = parse(MINIMAL, &[]).unwrap();
+    assert_eq!(config.limits.lease_lifetime_default(), Duration::from_secs(300));
+    assert_eq!(config.limits.lease_lifetime_max(), Duration::from_secs(3_600));
+    assert_eq!(config.limits.leases_live_per_task_max.get(), 64);
+    assert_eq!(config.grpc.message_bytes_max.get(), 65_536);
+    assert_eq!(config.grpc.limits().handshake_max, Duration::from_secs(5));
+    assert!(!config.grpc.reflection);
+    assert_eq!(config.state_directory, Path::new("/etc/brevet/state"));
+}
+
+#[test]
+fn a_typo_is_refused_with_its_line() {
+    let error = parse(&MINIMAL.replace("[http]", "[http]\nconections_max = 3"), &[]).unwrap_err();
+    assert!(error.to_string().contains("conections_max"), "{error}");
+    assert!(parse(&format!("{MINIMAL}\n[limit]\nx = 1"), &[]).is_err());
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    for (bad, what) in [
+        (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 0"), "zero"),
+        (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 3601"), "above an hour"),
+        (format!("{MINIMAL}\n[limits]\nlease_lifetime_seconds_max = 60"), "default above maximum"),
+        (MINIMAL.replace("127.0.0.1:7080", "0.0.0.0:7080"), "plain http beyond this machine"),
+        (MINIMAL.replace("\"https://broker.example\"", "\"http://broker.example\""), "plain issuer"),
+        (MINIMAL.replace("\"https://broker.example\"", "\"https://broker.example/?a\""), "query"),
+        (
+            format!("{MINIMAL}\n[[trust]]\ntrust_domain = \"broker.example\"\nbundle = \"b\""),
+            "own trust domain",
+        ),
+    ] {
+        assert!(parse(&bad, &[]).is_err(), "{what}");
+    }
+}
+
+#[test]
+fn the_environment_overrides_single_keys() {
+    let config = parse(
+        MINIMAL,
+        &[("BREVET__LIMITS__LEASE_LIFETIME_SECONDS_MAX", "600"), ("BREVET__GRPC__LISTEN", "127.0.0.1:1")],
+    )
+    .unwrap();
+    assert_eq!(config.limits.lease_lifetime_max(), Duration::from_secs(600));
+    assert_eq!(config.grpc.listen.port(), 1);
+    assert!(parse(MINIMAL, &[("BREVET__LIMITS__LEASE_LIFETIME", "600")]).is_err());
+    assert!(parse(MINIMAL, &[("BREVET__ISSUER__X", "600")]).is_err());
+}

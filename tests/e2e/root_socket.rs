@@ -1,0 +1,212 @@
+//! What reaches beyond one tenant: the local root socket, which stops all of them, and what no tenant learns of another.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use brevet_api::v1;
+use brevet_api::v1::selector::Kind;
+use brevet_core::fact::Fact;
+use brevet_testkit::ca::TestCa;
+use brevet_testkit::daemon::refused_start;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::Code;
+
+use crate::operator::selector;
+use crate::world::{AGENT, Client, OPERATOR, RESOURCE_SERVER, World, Written, binary, issue, now};
+
+const OTHER_OPERATOR: &str = "spiffe://other.example/operator/omar";
+
+async fn token(agent: &Client, request: v1::IssueCredentialRequest) -> v1::Credential {
+    agent.issue(request).await.ok().credential.unwrap()
+}
+
+async fn metrics(url: &str) -> String {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn t6_u1_a_stop_of_everything_is_lifted_over_the_root_socket_which_leaves_its_record_first() {
+    let world = World::start();
+    let (operator, server) = (world.client(OPERATOR).await, world.client(RESOURCE_SERVER).await);
+    let (agent, root) = (world.client(AGENT).await, world.root().await);
+    let task = world.open_task(world.create("task")).await.name;
+    let dead = token(&agent, issue(&task, "one")).await.token;
+
+    for (number, kind) in [
+        Kind::Everything(true),
+        Kind::TrustDomain("workloads.dev.example".to_owned()),
+        Kind::PathPrefix("spiffe://workloads.dev.example/operator".to_owned()),
+        Kind::Agent("spiffe://workloads.dev.example/operator/olivia".to_owned()),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let lock = operator.stop(&format!("{number}"), kind).await.ok();
+        assert!(!server.is_active(&dead).await);
+        operator.lift(&lock.name).await.refused(Code::FailedPrecondition, "locked");
+        assert!(operator.get_lock(&lock.name).await.ok().in_force);
+        assert!(!root.lift(&lock.name).await.ok().in_force);
+    }
+
+    // Whoever is root stops all tenants, and no tenant's operator undoes it.
+    let lock = root.stop("root", Kind::Tool("read".to_owned())).await.ok();
+    assert_eq!(
+        (lock.tenant.as_str(), root.stop("root", Kind::Tool("read".to_owned())).await.ok().name),
+        ("", lock.name.clone())
+    );
+    root.stop("root", Kind::Tool("write".to_owned())).await.refused(Code::AlreadyExists, "request_id_reused");
+    let task = world.open_task(world.create("second")).await.name;
+    agent.issue(issue(&task, "one")).await.refused(Code::FailedPrecondition, "locked");
+    assert_eq!(operator.get_lock(&lock.name).await.ok().name, lock.name);
+    operator.lift(&lock.name).await.refused(Code::FailedPrecondition, "locked");
+    root.lift(&lock.name).await.ok();
+    token(&agent, issue(&task, "one")).await;
+    root.lift("locks/00000000000000000000000000").await.refused(Code::NotFound, "not_found");
+
+    // It serves nothing else.
+    let leases = root.broker.leases().list_leases(v1::ListLeasesRequest::default()).await;
+    assert_eq!(leases.unwrap_err().code(), Code::Unimplemented);
+    // Each use is an alarm, and what the locks ended is counted.
+    assert!(world.log().contains("the root socket is used"));
+    let metrics = metrics(&world.endpoints().http).await;
+    for line in [
+        "brevet_root_socket_uses_total 9",
+        "brevet_locks_in_force 0",
+        "brevet_locked_total{kind=\"task\"} 1",
+        "brevet_connections_total{listener=\"root\"} 1",
+    ] {
+        assert!(metrics.lines().any(|told| told == line), "{line}\n{metrics}");
+    }
+    drop((operator, server, agent, root));
+    let journal = world.finish();
+
+    let mut announced = 0;
+    for Written { envelope, fact } in &journal {
+        match fact {
+            Fact::RootSocketUsed { uid, method } => {
+                assert_eq!(*uid, nix::unistd::geteuid().as_raw());
+                assert!(["CreateLock", "LiftLock"].contains(&method.as_str()));
+                announced += 1;
+            }
+            Fact::LockCreated(_) | Fact::LockLifted { .. } if envelope.caller.is_none() => {
+                assert!(announced > 0, "an effect of root's without its record before");
+                announced -= 1;
+            }
+            _ => {}
+        }
+    }
+    // Asked for without effect: the repetition, the reused name and the lock that is not there.
+    assert_eq!(announced, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_root_socket_goes_with_a_clean_stop_and_is_taken_again_after_a_crash() {
+    let mut world = World::start();
+    let path = world.endpoints().root_socket.unwrap();
+    world.daemon.kill();
+    assert!(path.exists());
+    world.daemon.restart();
+    world.root().await.list_locks(v1::ListLocksRequest::default()).await.ok();
+    assert!(world.daemon.stop().success());
+    assert!(!path.exists());
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_root_socket_that_others_could_replace_is_refused_at_the_start() {
+    let mut world = World::start();
+    assert!(world.daemon.stop().success());
+    let (open, file) = (world.path("open"), world.path("file"));
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, Permissions::from_mode(0o777)).unwrap();
+    fs::write(&file, "kept").unwrap();
+    for (socket, problem) in [
+        (open.join("root@brevet.sock"), "writable by no one else"),
+        (file.clone(), "not a socket"),
+        (world.path("nowhere").join("root@brevet.sock"), "cannot listen"),
+    ] {
+        world.configure(|config| {
+            config.insert("local".to_owned(), toml::toml! { root_socket = "" }.into());
+            config["local"]["root_socket"] = socket.to_str().unwrap().into();
+        });
+        let output = refused_start(binary(), &world.path("brevet.toml"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(problem), "{said}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"kept");
+
+    // A path of its own, relative to the configuration, is what `endpoints.json` says.
+    world.configure(|config| {
+        drop(config.insert("local".to_owned(), toml::toml! { root_socket = "r@b.sock" }.into()))
+    });
+    world.daemon.restart();
+    assert_eq!(world.endpoints().root_socket, Some(world.path("r@b.sock")));
+    world.root().await.list_locks(v1::ListLocksRequest::default()).await.ok();
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_tenants_locks_and_leases_are_its_own() {
+    let other = TestCa::new(&"other.example".parse().unwrap(), now());
+    let world = World::with(|config, folder| {
+        fs::write(folder.join("other.pem"), other.pem()).unwrap();
+        let trust = toml::toml! { trust_domain = "other.example" bundle = "other.pem" };
+        config.get_mut("trust").unwrap().as_array_mut().unwrap().push(trust.into());
+        let house = toml::toml! { name = "default" trust_domains = ["workloads.dev.example"] };
+        let guest = toml::toml! { name = "other" trust_domains = ["other.example"] };
+        config.insert("tenants".to_owned(), toml::Value::Array(vec![house.into(), guest.into()]));
+        let omar = toml::toml! {
+            name = "omar"
+            identities = ["spiffe://other.example/operator/omar"]
+            roles = ["stopper", "auditor"]
+        };
+        config.get_mut("operators").unwrap().as_array_mut().unwrap().push(omar.into());
+    });
+    let (operator, server) = (world.client(OPERATOR).await, world.client(RESOURCE_SERVER).await);
+    let agent = world.client(AGENT).await;
+    let identity = world.identity(&other.svid(OTHER_OPERATOR));
+    let foreign = world.known(world.connect(&identity).await.unwrap(), OTHER_OPERATOR);
+    let task = world.open_task(world.create("task")).await.name;
+    let credential = token(&agent, issue(&task, "one")).await;
+
+    let lock = operator.stop("ours", Kind::Tool("delete".to_owned())).await.ok();
+    foreign.get_lock(&lock.name).await.refused(Code::NotFound, "not_found");
+    foreign.lift(&lock.name).await.refused(Code::NotFound, "not_found");
+    assert_eq!(foreign.list_locks(v1::ListLocksRequest::default()).await.ok().locks, []);
+    foreign.get_lease(&credential.lease).await.refused(Code::NotFound, "not_found");
+    foreign.revoke(&credential.lease).await.refused(Code::NotFound, "not_found");
+    assert_eq!(foreign.list_leases(v1::ListLeasesRequest::default()).await.ok().leases, []);
+    for kind in [
+        Kind::Everything(true),
+        Kind::Task(task.clone()),
+        Kind::Agent("spiffe://workloads.dev.example/agent/a".to_owned()),
+    ] {
+        for validate_only in [true, false] {
+            let request = v1::RevokeLeasesRequest {
+                selector: selector(kind.clone()),
+                reason: String::new(),
+                validate_only,
+            };
+            assert_eq!(foreign.revoke_leases(request).await.ok().leases_ended, 0);
+        }
+    }
+    let theirs = foreign.stop("task", Kind::Task(task.clone())).await.ok();
+    assert_eq!(theirs.tenant, "other");
+    foreign.stop("everything", Kind::Everything(true)).await.ok();
+    assert!(server.is_active(&credential.token).await);
+    token(&agent, issue(&task, "two")).await;
+    assert_eq!(operator.list_locks(v1::ListLocksRequest::default()).await.ok().locks.len(), 1);
+
+    // Over the root socket both tenants are stopped.
+    let root = world.root().await;
+    root.stop("all", Kind::Everything(true)).await.ok();
+    assert!(!server.is_active(&credential.token).await);
+    assert_eq!(root.list_locks(v1::ListLocksRequest::default()).await.ok().locks.len(), 4);
+    drop((operator, server, agent, foreign, root));
+    world.finish();
+}
