@@ -17,6 +17,10 @@ use brevet::dev::{BROKER, WORKLOADS};
 use brevet::net::{Admitted, Counters, Endpoint, NetLimits};
 use brevet_identity::tls;
 use brevet_identity::trust::{Bundle, CallerTrust};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair as RcgenKeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
+};
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
 use ring::signature::{
@@ -39,6 +43,10 @@ use crate::{Failure, world};
 
 /// The one method.
 pub(crate) const ECHO: &str = "/floor.Floor/Echo";
+
+/// A SPIFFE ID as long as a task's.
+const LEAF_ID: &str =
+    "spiffe://broker.dev.example/agent/workloads.dev.example/agent/a/task/00000000000000000000000000";
 
 /// The file that records are forced to, already as long as it will be, so that the file system has nothing to note.
 const LOG_BYTES: usize = 4 << 20;
@@ -168,6 +176,25 @@ impl Loops {
         repeat(times, || {
             let verified = public.verify(std::hint::black_box(&message), signature.as_ref());
             verified.map_err(|_| "the signature does not verify".into())
+        })
+    }
+
+    /// Nanoseconds of CPU time for a leaf certificate like a task's, made and signed by rcgen.
+    pub(crate) fn leaf(&self, times: u64) -> Result<f64, Failure> {
+        let (mut authority, mut leaf) = (CertificateParams::default(), CertificateParams::default());
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = Issuer::new(authority, RcgenKeyPair::generate()?);
+        let holder = RcgenKeyPair::generate()?;
+        leaf.subject_alt_names = vec![SanType::URI(LEAF_ID.try_into()?)];
+        leaf.serial_number = Some(SerialNumber::from_slice(&[0x5a; 16]));
+        leaf.is_ca = IsCa::ExplicitNoCa;
+        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        leaf.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        leaf.use_authority_key_identifier_extension = true;
+        repeat(times, || {
+            std::hint::black_box(std::hint::black_box(&leaf).signed_by(&holder, &authority)?);
+            Ok(())
         })
     }
 

@@ -12,6 +12,7 @@ use brevet_client::Broker;
 use brevet_client::dpop::HolderKey;
 use http::uri::PathAndQuery;
 use prost::Message;
+use rcgen::{CertificateParams, KeyPair};
 use serde::{Deserialize, Serialize};
 use tonic::Status;
 use tonic::client::Grpc;
@@ -37,7 +38,7 @@ pub(crate) enum Order {
     /// Open tasks for so many mints.
     Open { mints: u64 },
     /// Mint.
-    Mint { calls: u64, in_flight: u64 },
+    Mint { form: Form, calls: u64, in_flight: u64 },
     /// End the tasks.
     Complete,
     /// Mint tokens that outlive the run, to be introspected.
@@ -46,6 +47,15 @@ pub(crate) enum Order {
     Introspect { calls: u64, in_flight: u64, known: bool },
     /// Call the floor server.
     Echo { calls: u64, in_flight: u64, request_bytes: usize, answer_bytes: usize },
+}
+
+/// What is minted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Form {
+    /// Task tokens.
+    Token,
+    /// X.509-SVIDs, all by the same certification request.
+    Svid,
 }
 
 /// What came of it.
@@ -61,6 +71,8 @@ pub(crate) struct Outcome {
     pub(crate) answer_bytes: usize,
     /// The longest token, in bytes.
     pub(crate) token_bytes: usize,
+    /// The certification request, in bytes.
+    pub(crate) csr_bytes: usize,
 }
 
 /// Carries out orders until standard input closes.
@@ -84,6 +96,7 @@ struct Generator {
     floor: Arc<[Broker]>,
     orchestrator: Broker,
     holder: String,
+    csr: Arc<[u8]>,
     tasks: Arc<[String]>,
     tokens: Arc<[String]>,
     /// Requests named so far, so that each has a name of its own in this process.
@@ -112,13 +125,16 @@ impl Generator {
             enforcers.push(world::connect_to_daemon(dir, world::ENFORCER).await?);
             floors.push(world::connect_to_floor(dir, floor).await?);
         }
-        let holder = HolderKey::from_pem(&fs::read(dir.join(format!("{}.key", world::AGENT)))?)?;
+        let key = fs::read_to_string(dir.join(format!("{}.key", world::AGENT)))?;
+        let holder = HolderKey::from_pem(key.as_bytes())?;
+        let csr = CertificateParams::default().serialize_request(&KeyPair::from_pem(&key)?)?;
         Ok(Self {
             agents: agents.into(),
             enforcers: enforcers.into(),
             floor: floors.into(),
             orchestrator: world::connect_to_daemon(dir, world::ORCHESTRATOR).await?,
             holder: holder.thumbprint().to_string(),
+            csr: csr.der().as_ref().into(),
             tasks: Arc::default(),
             tokens: Arc::default(),
             named: 0,
@@ -133,14 +149,15 @@ impl Generator {
                 self.tasks = self.open(mints).await?;
                 Ok(Outcome::default())
             }
-            Order::Mint { calls, in_flight } => {
+            Order::Mint { form, calls, in_flight } => {
                 let tasks = Arc::clone(&self.tasks);
-                Ok(self.mint(tasks, calls, in_flight, None).await?.0)
+                let outcome = self.mint(tasks, form, calls, in_flight, None).await?.0;
+                Ok(Outcome { csr_bytes: self.csr.len(), ..outcome })
             }
             Order::Complete => self.complete().await,
             Order::Keep { tokens } => {
                 let tasks = self.open(tokens).await?;
-                let (outcome, tokens) = self.mint(tasks, tokens, IN_FLIGHT, Some(3_600)).await?;
+                let (outcome, tokens) = self.mint(tasks, Form::Token, tokens, IN_FLIGHT, Some(3_600)).await?;
                 self.tokens = tokens.into();
                 Ok(outcome)
             }
@@ -202,23 +219,35 @@ impl Generator {
     async fn mint(
         &mut self,
         tasks: Arc<[String]>,
+        form: Form,
         calls: u64,
         in_flight: u64,
         lifetime: Option<i64>,
     ) -> Result<(Outcome, Vec<String>), Failure> {
         let (run, first) = (std::process::id(), self.name(calls));
-        let agents = Arc::clone(&self.agents);
+        let (agents, csr) = (Arc::clone(&self.agents), Arc::clone(&self.csr));
         let (p50, answered) = drive(calls, in_flight, move |number| {
             let (agent, task) = (turn(&agents, number).cloned(), turn(&tasks, number).cloned());
+            let csr = (form == Form::Svid).then(|| Arc::clone(&csr));
             async move {
-                let request = v1::IssueCredentialRequest {
+                let asked = v1::IssueCredentialRequest {
                     task: task.ok_or_else(|| Status::internal("no task"))?,
                     request_id: format!("mint-{run}-{}", first + number),
-                    profile: v1::Profile::TaskToken.into(),
-                    audience: world::AUDIENCE.to_owned(),
-                    scope: vec![permission(&format!("reports/{}", number % 100))],
                     lifetime: lifetime.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
                     ..v1::IssueCredentialRequest::default()
+                };
+                let request = match form {
+                    Form::Token => v1::IssueCredentialRequest {
+                        profile: v1::Profile::TaskToken.into(),
+                        audience: world::AUDIENCE.to_owned(),
+                        scope: vec![permission(&format!("reports/{}", number % 100))],
+                        ..asked
+                    },
+                    Form::Svid => v1::IssueCredentialRequest {
+                        profile: v1::Profile::X509Svid.into(),
+                        csr: csr.map(|csr| csr.to_vec()),
+                        ..asked
+                    },
                 };
                 let agent = agent.ok_or_else(|| Status::internal("no connection"))?;
                 let answer = agent.credentials().issue_credential(request.clone()).await?.into_inner();
@@ -306,6 +335,7 @@ fn outcome(p50: u64, answered: &[Answered]) -> Result<Outcome, Failure> {
         request_bytes: answered.iter().map(|it| it.request_bytes).max().unwrap_or_default(),
         answer_bytes: answered.iter().map(|it| it.answer_bytes).max().unwrap_or_default(),
         token_bytes: credentials.map(|it| it.token.len()).max().unwrap_or_default(),
+        csr_bytes: 0,
     })
 }
 

@@ -39,6 +39,8 @@ struct Arguments {
 enum Command {
     /// Durable, audited, policy-checked, key-bound task tokens: B1, B5, B7.
     Mint(Settings),
+    /// Durable, audited, policy-checked X.509-SVIDs: B2.
+    Svid(Settings),
     /// Introspection of tokens: B3.
     Introspect(Settings),
     /// The journal's share: B6.
@@ -94,12 +96,13 @@ fn main() -> ExitCode {
     }
     let outcome = match Arguments::parse().command {
         Command::Mint(settings) => measure(&settings, Subjects { mint: true, ..Subjects::default() }),
+        Command::Svid(settings) => measure(&settings, Subjects { svid: true, ..Subjects::default() }),
         Command::Introspect(settings) => {
             measure(&settings, Subjects { introspect: true, ..Subjects::default() })
         }
         Command::Journal(settings) => measure(&settings, Subjects { journal: true, ..Subjects::default() }),
         Command::All(settings) => {
-            measure(&settings, Subjects { mint: true, introspect: true, journal: true })
+            measure(&settings, Subjects { mint: true, svid: true, introspect: true, journal: true })
         }
         Command::Floor(place) => floor::serve(&place.dir),
         Command::Load(place) => load::generate(&place.dir),

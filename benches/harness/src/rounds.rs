@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::cpu::{Spent, ThreadEnded, float};
 use crate::floor::{Forced, Loops};
-use crate::load::{Order, Outcome};
+use crate::load::{Form, Order, Outcome};
 use crate::machine::Machine;
 use crate::process::{DAEMON, Process};
 use crate::report::{Bound, Measure, Report};
@@ -34,6 +34,8 @@ const COMMIT_SHARE: f64 = 1.0 / 16.0;
 pub(crate) struct Subjects {
     /// B1, B5 and B7.
     pub(crate) mint: bool,
+    /// B2.
+    pub(crate) svid: bool,
     /// B3.
     pub(crate) introspect: bool,
     /// B6.
@@ -53,6 +55,11 @@ struct Round {
     mint: Spent,
     /// CPU of the journal's callers.
     callers: f64,
+    /// CPU of the floor server, for messages as those of an X.509-SVID's issue.
+    echo_of_svid: f64,
+    verify_csr: f64,
+    leaf: f64,
+    svid: f64,
     /// CPU of the floor server, for messages as those of introspection.
     echo_of_introspection: f64,
     known: f64,
@@ -86,6 +93,7 @@ struct Run {
     load: Process,
     /// How large the messages are.
     minted: Outcome,
+    certified: Outcome,
     introspected: Outcome,
 }
 
@@ -102,7 +110,8 @@ impl Run {
         let mut load = Process::start("load", &dir)?;
         let _connected: Outcome = load.ask(&connect)?;
         let _opened: Outcome = load.ask(&Order::Open { mints: IN_FLIGHT })?;
-        let _minted: Outcome = load.ask(&Order::Mint { calls: IN_FLIGHT, in_flight: IN_FLIGHT })?;
+        let _minted: Outcome =
+            load.ask(&Order::Mint { form: Form::Token, calls: IN_FLIGHT, in_flight: IN_FLIGHT })?;
         drop(load);
         daemon.stop()?;
         let record = audit::sample(&dir)?;
@@ -114,7 +123,11 @@ impl Run {
         let mut load = Process::start("load", &dir)?;
         let _connected: Outcome = load.ask(&connect)?;
         let _opened: Outcome = load.ask(&Order::Open { mints: WARM_UP })?;
-        let minted = load.ask(&Order::Mint { calls: WARM_UP, in_flight: IN_FLIGHT })?;
+        let mint = |form| Order::Mint { form, calls: WARM_UP, in_flight: IN_FLIGHT };
+        let minted = load.ask(&mint(Form::Token))?;
+        let _completed: Outcome = load.ask(&Order::Complete)?;
+        let _opened: Outcome = load.ask(&Order::Open { mints: WARM_UP })?;
+        let certified = load.ask(&mint(Form::Svid))?;
         let _completed: Outcome = load.ask(&Order::Complete)?;
         let _kept: Outcome = load.ask(&Order::Keep { tokens: TOKENS })?;
         let introspect = Order::Introspect { calls: WARM_UP, in_flight: IN_FLIGHT, known: true };
@@ -132,6 +145,7 @@ impl Run {
             records,
             load,
             minted,
+            certified,
             introspected,
         })
     }
@@ -183,7 +197,7 @@ impl Run {
         if self.subjects.mint || self.subjects.journal {
             let _opened: Outcome = self.load.ask(&Order::Open { mints: calls + single })?;
             let before = self.echo(calls / 2, self.minted)?;
-            let order = Order::Mint { calls, in_flight: IN_FLIGHT };
+            let order = Order::Mint { form: Form::Token, calls, in_flight: IN_FLIGHT };
             round.mint = spent(&self.daemon, &mut self.load, &order)?;
             round.echo = f64::midpoint(before, self.echo(calls / 2, self.minted)?);
             round.sign = self.loops.sign(self.minted.token_bytes, SIGNATURES)?;
@@ -193,10 +207,21 @@ impl Run {
             let echo = Order::Echo { calls: single, in_flight: 1, request_bytes, answer_bytes };
             let echoed: Outcome = self.load.ask(&echo)?;
             round.echo_p50 = float(echoed.p50);
-            let minted: Outcome = self.load.ask(&Order::Mint { calls: single, in_flight: 1 })?;
+            let minted: Outcome =
+                self.load.ask(&Order::Mint { form: Form::Token, calls: single, in_flight: 1 })?;
             round.mint_p50 = float(minted.p50);
         }
         if self.subjects.mint || self.subjects.journal {
+            let _completed: Outcome = self.load.ask(&Order::Complete)?;
+        }
+        if self.subjects.svid {
+            let _opened: Outcome = self.load.ask(&Order::Open { mints: calls })?;
+            let before = self.echo(calls / 2, self.certified)?;
+            let order = Order::Mint { form: Form::Svid, calls, in_flight: IN_FLIGHT };
+            round.svid = spent(&self.daemon, &mut self.load, &order)?.total;
+            round.echo_of_svid = f64::midpoint(before, self.echo(calls / 2, self.certified)?);
+            round.verify_csr = self.loops.verify(self.certified.csr_bytes, VERIFICATIONS)?;
+            round.leaf = self.loops.leaf(SIGNATURES)?;
             let _completed: Outcome = self.load.ask(&Order::Complete)?;
         }
         if self.subjects.introspect {
@@ -254,6 +279,12 @@ fn measures(subjects: Subjects, rounds: &[Round]) -> Vec<Measure> {
             "µs",
             &|it| (it.mint_p50, it.echo_p50 + it.forced.map_or(0.0, |forced| forced.wall_p50)),
         );
+    }
+    if subjects.svid {
+        let bound = Bound { bar: 1.5, stretch: 1.25 };
+        add("B2", "X.509-SVID / (echo + verify + leaf)", bound, cpu, &|it| {
+            (it.svid, it.echo_of_svid + it.verify_csr + it.leaf)
+        });
     }
     if subjects.introspect {
         add("B3", "introspection of a known token / echo", Bound { bar: 1.3, stretch: 1.15 }, cpu, &|it| {
