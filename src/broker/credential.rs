@@ -60,7 +60,7 @@ pub enum Wanted {
     },
     /// An X.509-SVID.
     X509Svid {
-        /// The public half of the holder key, as a certification request proved it.
+        /// The public half of the holder key, as the certification request names it.
         public_key: PublicKey,
     },
     /// One in place of another.

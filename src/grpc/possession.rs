@@ -33,7 +33,7 @@ pub(super) struct Proof<'a> {
 }
 
 impl<'a> Proof<'a> {
-    /// The key that the certification request proves, if there is one.
+    /// The key that the certification request names, if there is one; see [`Door::possession`] for what proves it.
     pub(super) fn key_of_csr(&self) -> Result<Option<ProvenKey>, Refusal> {
         let proven = self.csr.map(csr::verify).transpose();
         proven.map_err(|error| Refusal {

@@ -10,7 +10,7 @@ use brevet_mint::signer::Product;
 use super::{Parsed, lease_name, lifetime, permissions, prompt_origin, request_id, scope, timestamp};
 use crate::broker::{CredentialAsk, Introspection, Issued, Refusal, Wanted};
 
-/// What IssueCredential asks for. The key of a certification request has been proven before.
+/// What IssueCredential asks for. The key of a certification request has been read from it before.
 pub(in crate::grpc) fn credential_ask(
     request: &v1::IssueCredentialRequest,
     public_key: Option<PublicKey>,
