@@ -149,6 +149,10 @@ impl Broker {
             }
         };
 
+        // Whoever waited for the same commit is signed for before any of them is answered, so that the answers share the
+        // writes to their connections.
+        tokio::task::yield_now().await;
+
         // 3. What ended meanwhile is dropped unseen.
         let judge = self.clock.now().judge;
         let ending = self.table.view(lease.task.root(), |ledger| {

@@ -16,7 +16,10 @@ use crate::progress::{Progress, Ticket};
 use crate::{AppendError, Entry, Kind, ReadError, Record};
 
 /// A commit waits for so many records at most: beyond, what it costs by itself is a small part of what they cost.
-const GATHERED_MAX: u16 = 48;
+const GATHERED_MAX: u32 = 64;
+
+/// In each such part of the commit window another record has to come, or it is over.
+const WINDOW_PARTS: u32 = 4;
 
 pub(crate) struct Shared {
     pub(crate) progress: Arc<Progress>,
@@ -154,15 +157,24 @@ impl Shared {
 
     /// Waits for work, for a time, and takes all of it.
     ///
-    /// Those who were answered together tend to come back together: while fewer are queued than the last commit held,
-    /// they are waited for, each for its share of the commit window. If they do not come, the commit holds fewer, and
-    /// the next one waits for fewer. A single caller never waits.
+    /// Those who were answered together tend to come back together, and a few more with them: they are waited for as long
+    /// as they keep coming, the longer the more they were. If they do not come, the commit holds fewer, and the next one
+    /// waits for fewer. A single caller never waits.
     pub(crate) fn turn(&self, last_batch: usize, rest: Duration) -> Turn {
         let mut queue = self.sleep(self.queue(), 1, rest);
-        if !queue.bodies.is_empty() {
-            let returning = u16::try_from(last_batch).unwrap_or(u16::MAX).min(GATHERED_MAX);
-            let share = self.limits.commit_window / u32::from(GATHERED_MAX);
-            queue = self.sleep(queue, returning.into(), share * u32::from(returning.saturating_sub(1)));
+        let returning = u32::try_from(last_batch).unwrap_or(GATHERED_MAX).min(GATHERED_MAX);
+        let expected = expected(returning);
+        let patience = self.limits.commit_window / GATHERED_MAX * returning.saturating_sub(1);
+        let patience = patience.min(self.limits.commit_window / WINDOW_PARTS);
+        for _ in 0..WINDOW_PARTS {
+            let came = queue.bodies.len();
+            if came == 0 || queue.calls_for(expected) {
+                break;
+            }
+            queue = self.sleep(queue, expected, patience);
+            if queue.bodies.len() == came {
+                break;
+            }
         }
         if queue.is_empty() {
             return if queue.closed { Turn::Close } else { Turn::Idle };
@@ -228,6 +240,13 @@ impl Shared {
     fn recent(&self) -> MutexGuard<'_, Recent> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many records are waited for after a commit of so many. From four on it is some more than came, or commits that
+/// once got small would stay so.
+fn expected(returning: u32) -> usize {
+    let more = if returning < 4 { 0 } else { returning / 4 };
+    usize::try_from(returning.saturating_add(more).min(GATHERED_MAX)).unwrap_or(usize::MAX)
 }
 
 impl Queue {

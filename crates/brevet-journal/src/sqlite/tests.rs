@@ -85,7 +85,7 @@ fn r1_what_grows_makes_way_for_denials_and_both_for_what_ends() {
 
 #[test]
 fn a_commit_waits_for_those_who_were_answered_by_the_last() {
-    // Each share of this window is longer than the test may take.
+    // Each part of this window is longer than the test may take.
     let limits = Limits {
         queue_records_max: 1 << 10,
         queue_bytes_max: 1 << 20,
@@ -106,14 +106,16 @@ fn a_commit_waits_for_those_who_were_answered_by_the_last() {
         append(alone);
         assert_eq!(turn(alone.into()), (vec![alone], 0));
     }
-    (0..60).for_each(append);
-    assert_eq!(turn(200).0.len(), 60);
-    // Four come back one by one: one commit.
-    std::thread::scope(|scope| {
-        let gathering = scope.spawn(|| turn(4));
-        (0..4).for_each(append);
-        assert_eq!(gathering.join().unwrap(), (vec![0, 1, 2, 3], 0));
-    });
+    (0..70).for_each(append);
+    assert_eq!(turn(200).0.len(), 70);
+    // Three come back one by one: one commit. Of many some more are expected than came the last time.
+    for (returning, expected) in [(3, 3), (8, 10), (60, 64)] {
+        std::thread::scope(|scope| {
+            let gathering = scope.spawn(|| turn(returning));
+            (0..expected).for_each(append);
+            assert_eq!(gathering.join().unwrap(), ((0..expected).collect(), 0));
+        });
+    }
     // A question does not wait for them, and neither does the end.
     append(9);
     let (answer, _coming) = oneshot::channel();
