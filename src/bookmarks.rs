@@ -177,6 +177,9 @@ pub async fn run(broker: Arc<Broker>) -> Infallible {
         if let Err(problem) = broker.bookmarks.answer(&broker.table, || broker.clock.now().judge) {
             warn!(%problem, "no bookmarks could be signed");
         }
-        broker.clock.sleep_until(broker.clock.now().judge.after(PERIOD)).await;
+        broker.clock.sleep(PERIOD).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

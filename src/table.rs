@@ -19,7 +19,7 @@ use brevet_core::registry::Registry;
 use brevet_core::revision::{Basis, Revision};
 use brevet_core::sabotage;
 use brevet_core::state::State;
-use brevet_core::time::Timestamp;
+use brevet_core::time::Now;
 use brevet_journal::{AppendError, Entry, Journal, Kind};
 use brevet_policy::Policies;
 use dashmap::DashMap;
@@ -198,16 +198,17 @@ impl Table {
     /// Drops a tree of which nobody has to be told any more; with every lease in it dead, that ends nothing.
     ///
     /// INVARIANT: by the issuing clock, which gave the day in the tree's id: the id is never made again.
-    pub fn forget(&self, root: RootTaskId, issue: Timestamp) {
+    pub fn forget(&self, root: RootTaskId, now: Now) {
         let is_over =
-            |_: &RootTaskId, ledger: &Ledger| ledger.forgotten_at(self.kept).is_some_and(|at| at <= issue);
+            |_: &RootTaskId, ledger: &Ledger| ledger.forgotten_at(self.kept).is_some_and(|at| at <= now.issue);
         if let Some((_, ledger)) = self.trees.remove_if(&root, is_over) {
             ledger.tasks().for_each(|task| self.openers.release_task(&task.opened().opener));
             return;
         }
-        // The queue runs by the judging clock, which may be ahead.
+        // The queue runs by the judging clock, which may be ahead: what is not to be forgotten yet is not due either, or
+        // the reaper would not rest.
         if let Some(Some(at)) = self.view(root, |ledger| ledger.forgotten_at(self.kept)) {
-            self.deadlines.expect(at.max(issue.after(FORGET_RETRY)), root);
+            self.deadlines.expect(at.max(now.judge.after(FORGET_RETRY)), root);
         }
     }
 

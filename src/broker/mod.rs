@@ -294,7 +294,7 @@ impl Broker {
             Kind::Denied => DecisionOutcome::Denied,
             _ => DecisionOutcome::Refused,
         });
-        if !self.denials.spend(caller.spiffe_id().clone(), envelope.at.judge) {
+        if !self.denials.spend(caller.spiffe_id().clone(), envelope.at.issue) {
             self.metrics.denial_unrecorded();
             let text = "too many refusals in this minute";
             return Err(Refusal::new(Kind::Exhausted, "denials_recorded_per_minute_max", text));

@@ -43,7 +43,7 @@ impl Broker {
             };
             if let Err(problem) = self.sweep(&lock).await {
                 warn!(lock = %lock.lock.id, reason = problem.reason.as_str(), "a sweep goes on later");
-                self.clock.sleep_until(self.clock.now().judge.after(RETRY)).await;
+                self.clock.sleep(RETRY).await;
             }
         }
     }

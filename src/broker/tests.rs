@@ -35,15 +35,17 @@ async fn a_tree_is_forgotten_after_its_day_and_its_name_is_nobodys_again() {
     assert_eq!(world.view(task).await.unwrap().ending.unwrap().outcome, Outcome::Completed);
     assert_eq!(broker.table.openers().of(&opener), (0, 1));
 
-    // A wall clock that jumps ahead forgets nothing: the id is made of the issuing clock's day.
+    // A wall clock that jumps ahead forgets nothing: the id is made of the issuing clock's day. Nor does it keep the
+    // reaper awake.
     let noon = world.source.wall();
     world.source.set_wall(noon.after(HOUR * 13));
     reaper::run_once(broker, broker.clock.now());
     assert!(world.view(task).await.is_ok());
+    assert!(broker.table.deadlines().next() > Some(broker.clock.now().judge));
     world.source.set_wall(noon);
 
     // Then it is as if it had never been, but for the audit log.
-    world.source.elapse(HOUR * 13);
+    world.source.elapse(HOUR * 14);
     reaper::run_once(broker, broker.clock.now());
     assert_eq!(world.view(task).await.unwrap_err().kind, Kind::NotFound);
     assert!(!world.is_active(&token).await);

@@ -15,7 +15,6 @@ use brevet_core::notice::{EarlyEnding, Endings, Notice, ToldEnding};
 use brevet_core::proof::Caller;
 use brevet_core::revision::{Cursor, Revision};
 use brevet_core::sabotage;
-use brevet_core::time::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -66,7 +65,8 @@ struct Authority {
     tenant: TenantName,
     audiences: BTreeSet<AudienceName>,
     control: Revision,
-    checked: Timestamp,
+    /// When it was looked at, as time since boot.
+    checked: Duration,
 }
 
 impl Authority {
@@ -160,7 +160,7 @@ impl Broker {
         }
         let audiences = if asked.is_empty() { enforced } else { asked.clone() };
         let control = in_force.control.revision();
-        Ok(Authority { tenant: who.tenant, audiences, control, checked: now.judge })
+        Ok(Authority { tenant: who.tenant, audiences, control, checked: self.clock.since_boot() })
     }
 
     /// Finds what ended behind a revision by a look at every tree.
@@ -210,18 +210,18 @@ impl Watch {
         self.asking.ask(nonce);
     }
 
-    /// When it has to be looked at next whether the caller still may be told (invariant W8).
+    /// In what time it has to be looked at again whether the caller still may be told (invariant W8).
     #[must_use]
-    pub fn authorised_until(&self) -> Timestamp {
-        self.authority.checked.after(AUTHORITY_MAX)
+    pub fn authorised_for(&self) -> Duration {
+        let passed = self.broker.clock.since_boot().saturating_sub(self.authority.checked);
+        AUTHORITY_MAX.saturating_sub(passed)
     }
 
     /// Whether it has to be looked at before anything more is told.
     #[must_use]
     pub fn needs_authority(&self) -> bool {
         let control = self.broker.table.in_force().control.revision();
-        let due =
-            control != self.authority.control || self.authorised_until() <= self.broker.clock.now().judge;
+        let due = control != self.authority.control || self.authorised_for().is_zero();
         due && !sabotage::on("streams_outlive_their_authorisation")
     }
 

@@ -149,7 +149,7 @@ impl Telling {
                     }
                     Err(broken) => Err(unread(&broken)),
                 },
-                () = clock.sleep_until(self.watch.authorised_until()) => self.authorise(),
+                () = clock.sleep(self.watch.authorised_for()) => self.authorise(),
                 ready = self.watch.ready() => match ready {
                     Ok(()) => self.send(outgoing, &mut told).await,
                     Err(refusal) => Err(refusal.into()),
@@ -176,11 +176,10 @@ impl Telling {
     async fn send(&mut self, outgoing: &mpsc::Sender<Told>, told: &mut Option<Revision>) -> Result<(), End> {
         let broker = Arc::clone(&self.door.broker);
         let patience = Duration::from_secs(broker.limits.watch_stall_seconds_max.get().into());
-        let late = broker.clock.now().judge.after(patience);
         let room = tokio::select! {
             biased;
             room = outgoing.reserve() => room.map_err(|_| End::Gone)?,
-            () = broker.clock.sleep_until(late) => return Err(too_slow(&broker.table, *told).into()),
+            () = broker.clock.sleep(patience) => return Err(too_slow(&broker.table, *told).into()),
         };
         // Looked at last of all, so that nothing is told to whoever may not be told any more.
         if self.watch.needs_authority() {

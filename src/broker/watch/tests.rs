@@ -6,7 +6,7 @@ use brevet_core::revision::Incarnation;
 use brevet_journal::Journal;
 
 use super::*;
-use crate::broker::sample::{Sample, X, X_SERVER, XY_SERVER, Y, audience, lease, task};
+use crate::broker::sample::{BEGAN, Sample, X, X_SERVER, XY_SERVER, Y, audience, lease, task};
 
 fn from(revision: u64) -> WatchAsk {
     let cursor = Cursor { incarnation: Incarnation(7), revision: Revision(revision) };
@@ -306,6 +306,15 @@ async fn w8_a_stream_is_looked_at_every_second_and_at_every_change_of_control() 
     assert!(watch.needs_authority());
     watch.authorise(&sample.caller(XY_SERVER)).unwrap();
     assert!(!watch.needs_authority());
+
+    // The same while the judging clock stands still, after a jump ahead of the wall clock that was taken back.
+    sample.time.set_wall(BEGAN.after(Duration::from_secs(3_600)));
+    assert_eq!(sample.broker.clock.now().judge, sample.time.wall());
+    sample.time.set_wall(BEGAN);
+    assert!(!watch.needs_authority());
+    sample.time.elapse(Duration::from_secs(1));
+    assert!(watch.needs_authority());
+    watch.authorise(&sample.caller(XY_SERVER)).unwrap();
 
     // It enforces less: it is told less, even of what was queued; or, if it asked for just that, nothing more.
     sample.end_leases(1, &[X, Y]);
