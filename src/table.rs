@@ -12,6 +12,7 @@ use brevet_core::control::Control;
 use brevet_core::fact::{Envelope, Fact};
 use brevet_core::id::{LeaseId, RootTaskId};
 use brevet_core::ledger::Ledger;
+use brevet_core::name::TenantName;
 use brevet_core::notice::Notice;
 use brevet_core::proof::{Evidence, Recorded};
 use brevet_core::record;
@@ -199,8 +200,9 @@ impl Table {
     ///
     /// INVARIANT: by the issuing clock, which gave the day in the tree's id: the id is never made again.
     pub fn forget(&self, root: RootTaskId, now: Now) {
-        let is_over =
-            |_: &RootTaskId, ledger: &Ledger| ledger.forgotten_at(self.kept).is_some_and(|at| at <= now.issue);
+        let is_over = |_: &RootTaskId, ledger: &Ledger| {
+            ledger.forgotten_at(self.kept).is_some_and(|at| at <= now.issue)
+        };
         if let Some((_, ledger)) = self.trees.remove_if(&root, is_over) {
             ledger.tasks().for_each(|task| self.openers.release_task(&task.opened().opener));
             return;
@@ -255,11 +257,12 @@ impl Table {
         Undurable { value: look(&in_force), revision: in_force.control.revision() }
     }
 
-    /// The trees there are now, in no order, for work that goes from one to the next and holds up none: what is opened
-    /// meanwhile is not among them, and what is forgotten meanwhile is found gone.
+    /// The trees of a tenant there are now, or all of them, in no order, for work that goes from one to the next and holds
+    /// up none: what is opened meanwhile is not among them, and what is forgotten meanwhile is found gone.
     #[must_use]
-    pub fn roots(&self) -> Vec<RootTaskId> {
-        self.trees.iter().map(|ledger| *ledger.key()).collect()
+    pub fn roots(&self, tenant: Option<&TenantName>) -> Vec<RootTaskId> {
+        let own = self.trees.iter().filter(|ledger| tenant.is_none_or(|tenant| ledger.tenant() == tenant));
+        own.map(|ledger| *ledger.key()).collect()
     }
 
     /// Looks at every tree in order to answer, in no order.

@@ -193,10 +193,7 @@ impl Broker {
         let newest = self.table.journal().head().newest;
         let mut queued = Queued::default();
         let mut revoked = self.table.read_control(|_| (0, Vec::new()));
-        for root in self.table.roots() {
-            if self.table.view(root, |ledger| *ledger.tenant() == who.tenant) != Some(true) {
-                continue;
-            }
+        for root in self.table.roots(Some(&who.tenant)) {
             let mut pending = Pending::default();
             let matching = |ledger: &Ledger, in_force: &InForce| {
                 pending.next(ledger, || {

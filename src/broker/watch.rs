@@ -137,12 +137,12 @@ impl Broker {
         let watch = Watch {
             broker: Arc::clone(self),
             asked: ask.audiences,
+            asking: self.bookmarks.open(authority.tenant.clone()),
             authority,
             position,
             queue: VecDeque::new(),
             walking: JoinSet::new(),
             newest: self.table.notices().newest(),
-            asking: self.bookmarks.open(),
             bookmark: None,
         };
         Ok((watch, place))

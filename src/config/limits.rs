@@ -37,6 +37,8 @@ pub struct Limits {
     pub ended_kept_seconds: NonZeroU64,
     /// Locks of one tenant at once.
     pub locks_max: NonZeroU32,
+    /// Tenants whose locks are swept at once.
+    pub lock_sweeps_max: NonZeroU32,
     /// Seconds after which a credential ends whose caller was gone before it could be handed over, unless it asks again.
     pub undelivered_seconds: NonZeroU32,
     /// Tokens that are known by their digest, so that their introspection needs no verification.
@@ -87,6 +89,7 @@ impl Default for Limits {
             delegation_depth_max: NonZeroU8::MIN.saturating_add(4),
             ended_kept_seconds: defaults::nonzero(86_400),
             locks_max: defaults::small(1_000),
+            lock_sweeps_max: defaults::small(8),
             undelivered_seconds: defaults::small(10),
             tokens_known_max: defaults::small(1_000_000),
             notices_held_max: defaults::small(65_536),
@@ -162,6 +165,12 @@ impl Limits {
     #[must_use]
     pub fn locks_max(&self) -> usize {
         count(self.locks_max)
+    }
+
+    /// Of how many tenants locks may be swept at once.
+    #[must_use]
+    pub fn lock_sweeps_max(&self) -> usize {
+        count(self.lock_sweeps_max)
     }
 
     /// How many streams of revocations there may be.

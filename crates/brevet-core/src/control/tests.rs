@@ -109,3 +109,29 @@ fn l6_the_first_of_several_locks_is_the_one_that_killed() {
     let killed = control.lock_on_terms(&tenant, &terms, Revision(4)).map(|record| record.created_at);
     assert_eq!(killed, Some(at(5)));
 }
+
+#[test]
+fn t6_w6_what_a_lock_binds_is_settled_where_its_sweep_is_reached() {
+    let [north, south] = ["north", "south"].map(tenant);
+    let settled = |control: &Control, revision| {
+        let settled = control.settled(Revision(revision));
+        [settled(&north), settled(&south)]
+    };
+    let swept = |number| Fact::LockSwept { lock: lock_id(number), tasks: 0, leases: 0 };
+    let mut control = Control::default();
+    let of_north = Lock { tenant: Some(north.clone()), ..lock(1, Selector::Everything) };
+    control.apply(&Fact::LockCreated(of_north), Revision(5), now(0));
+    assert_eq!(settled(&control, 4), [true, true], "it had not come yet");
+    assert_eq!(settled(&control, 5), [false, true]);
+    control.apply(&swept(1), Revision(8), now(0));
+    assert_eq!([7, 8].map(|revision| settled(&control, revision)), [[false, true], [true, true]]);
+    // Nor when it is forgotten.
+    control.apply(&lifted(1), Revision(9), now(0));
+    assert!(control.locks().is_empty());
+    assert_eq!([7, 8].map(|revision| settled(&control, revision)), [[false, true], [true, true]]);
+
+    control.apply(&Fact::LockCreated(lock(2, Selector::Everything)), Revision(10), now(0));
+    assert_eq!([9, 10].map(|revision| settled(&control, revision)), [[true, true], [false, false]]);
+    control.apply(&swept(2), Revision(12), now(0));
+    assert_eq!([11, 12].map(|revision| settled(&control, revision)), [[false, false], [true, true]]);
+}
