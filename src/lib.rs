@@ -23,7 +23,7 @@ pub mod notices;
 pub mod openers;
 pub mod reaper;
 pub mod reload;
-pub mod streams;
+pub mod shares;
 pub mod table;
 pub mod telemetry;
 pub mod trust;

@@ -97,7 +97,7 @@ impl Broker {
         // 2. What is durable now is looked at in order, a bounded part of it at once, so that a filter that matches
         //    nothing keeps nobody from the journal.
         let end = journal.head().durable;
-        let turn = self.lists.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
+        let turn = self.list_turn(caller).await?;
         let mut page = EventPage { events: Vec::new(), next: None };
         let (mut seen, mut bytes) = (filter.after, 0_usize);
         let mut left = usize::try_from(self.limits.events_looked_at_max.get()).unwrap_or(usize::MAX);

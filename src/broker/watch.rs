@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::{Broker, Kind, Refusal};
 use crate::bookmarks::Asking;
-use crate::streams::Place;
+use crate::shares::Share;
 use crate::table::Sealed;
 
 /// Commits taken from the ring at once.
@@ -107,7 +107,7 @@ impl Broker {
     /// # Errors
     /// [`Refusal`] if the caller is nobody, does not enforce what it asks for, comes from elsewhere or has too many
     /// streams.
-    pub fn watch(self: &Arc<Self>, caller: &Caller, ask: WatchAsk) -> Result<(Watch, Place), Refusal> {
+    pub fn watch(self: &Arc<Self>, caller: &Caller, ask: WatchAsk) -> Result<(Watch, Share), Refusal> {
         // 1. Who asks, and for what.
         let authority = self.authority(caller, &ask.audiences)?;
 
@@ -133,7 +133,7 @@ impl Broker {
         };
 
         // 3. If there is room.
-        let place = self.streams.open(caller.spiffe_id())?;
+        let place = self.streams.take(caller.spiffe_id())?;
         let watch = Watch {
             broker: Arc::clone(self),
             asked: ask.audiences,
@@ -166,7 +166,7 @@ impl Broker {
     /// Finds what ended behind a revision by a look at every tree.
     async fn walk(&self, authority: Authority, after: Revision) -> Result<Look, Refusal> {
         // 1. That is work, so only few do it at once, and none on a thread that serves calls.
-        let turn = self.lists.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
+        let turn = self.walk_turns.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
 
         // 2. What is durable was folded before, so that the walk finds it. What comes later is left to the ring, or
         //    to another walk if the ring has lost it by then.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{count, defaults};
 use crate::openers::Quota;
-use crate::streams::StreamLimits;
+use crate::shares::ShareLimits;
 use crate::table::Capacity;
 
 /// Limits of tasks and leases.
@@ -49,6 +49,8 @@ pub struct Limits {
     pub watch_streams_max: NonZeroU32,
     /// As many of one caller.
     pub watch_streams_per_caller_max: NonZeroU32,
+    /// Walks over all trees at once, for streams from further back than the notices.
+    pub watch_walks_max: NonZeroU32,
     /// Seconds that a reader may hold up its stream.
     pub watch_stall_seconds_max: NonZeroU32,
     /// Decisions made again because what they were made from changed meanwhile.
@@ -57,8 +59,10 @@ pub struct Limits {
     pub denials_recorded_per_minute_max: NonZeroU32,
     /// Refusals of strangers that leave a record in a minute; the rest are counted.
     pub strangers_recorded_per_minute_max: NonZeroU32,
-    /// Lists made at once.
+    /// Lists made at once; others wait.
     pub lists_max: NonZeroU32,
+    /// Lists that one caller may have made or wait for at once.
+    pub lists_per_caller_max: NonZeroU32,
     /// DPoP proofs remembered, so that none is taken twice.
     pub proofs_remembered_max: NonZeroU32,
     /// As many of one caller.
@@ -95,11 +99,13 @@ impl Default for Limits {
             notices_held_max: defaults::small(65_536),
             watch_streams_max: defaults::small(10_000),
             watch_streams_per_caller_max: defaults::small(64),
+            watch_walks_max: defaults::small(2),
             watch_stall_seconds_max: defaults::small(10),
             conflict_retries_max: 8,
             denials_recorded_per_minute_max: defaults::small(300),
             strangers_recorded_per_minute_max: defaults::small(60),
             lists_max: defaults::small(2),
+            lists_per_caller_max: defaults::small(4),
             proofs_remembered_max: defaults::small(100_000),
             proofs_remembered_per_caller_max: defaults::small(5_000),
             page_size_max: defaults::small(100),
@@ -175,20 +181,41 @@ impl Limits {
 
     /// How many streams of revocations there may be.
     #[must_use]
-    pub fn watch_streams(&self) -> StreamLimits {
-        StreamLimits {
-            all: ("watch_streams_max", count(self.watch_streams_max)),
+    pub fn watch_streams(&self) -> ShareLimits {
+        ShareLimits {
+            what: "streams",
+            all: Some(("watch_streams_max", count(self.watch_streams_max))),
             per_caller: ("watch_streams_per_caller_max", count(self.watch_streams_per_caller_max)),
         }
     }
 
     /// How many may follow the audit log.
     #[must_use]
-    pub fn audit_streams(&self) -> StreamLimits {
-        StreamLimits {
-            all: ("audit_streams_max", count(self.audit_streams_max)),
+    pub fn audit_streams(&self) -> ShareLimits {
+        ShareLimits {
+            what: "streams",
+            all: Some(("audit_streams_max", count(self.audit_streams_max))),
             per_caller: ("audit_streams_per_caller_max", count(self.audit_streams_per_caller_max)),
         }
+    }
+
+    /// How many lists one caller may have made at once. In all, they wait for their turn.
+    #[must_use]
+    pub fn lists_of_callers(&self) -> ShareLimits {
+        let per_caller = ("lists_per_caller_max", count(self.lists_per_caller_max));
+        ShareLimits { what: "lists", all: None, per_caller }
+    }
+
+    /// How many lists are made at once.
+    #[must_use]
+    pub fn lists(&self) -> usize {
+        count(self.lists_max)
+    }
+
+    /// How many streams are told from a walk at once.
+    #[must_use]
+    pub fn watch_walks(&self) -> usize {
+        count(self.watch_walks_max)
     }
 
     /// How many leases one task may have.

@@ -20,7 +20,7 @@ use super::door::{Asked, Door};
 use super::peer::Peer;
 use super::status;
 use crate::broker::{Event, EventTail, Kind, Refusal};
-use crate::streams::Place;
+use crate::shares::Share;
 
 /// Records that wait for a reader.
 const BUFFER: usize = 64;
@@ -60,7 +60,7 @@ impl AuditService for Audit {
         let broker = &self.0.broker;
         let opened = broker
             .tail_events(&caller, cursor)
-            .and_then(|tail| Ok((tail, broker.audit_streams.open(caller.spiffe_id())?)));
+            .and_then(|tail| Ok((tail, broker.audit_streams.take(caller.spiffe_id())?)));
         let following = opened.map(|(tail, place)| {
             let (events, buffer) = mpsc::channel(BUFFER);
             let (end, ended) = oneshot::channel();
@@ -139,7 +139,7 @@ impl Follower {
 pub(super) struct Following {
     buffer: mpsc::Receiver<Event>,
     ended: Option<oneshot::Receiver<Status>>,
-    _place: Place,
+    _place: Share,
 }
 
 impl Stream for Following {

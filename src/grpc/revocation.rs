@@ -18,7 +18,7 @@ use super::door::{Asked, Door};
 use super::peer::Peer;
 use super::status;
 use crate::broker::{Kind, Refusal, Watch};
-use crate::streams::Place;
+use crate::shares::Share;
 use crate::table::Table;
 
 const WATCH: &str = "WatchRevocations";
@@ -72,7 +72,7 @@ impl RevocationService for Revocations {
 /// What of a stream is yet to be read, and its place among the streams.
 pub(super) struct Outgoing {
     unread: mpsc::Receiver<Told>,
-    _place: Place,
+    _place: Share,
 }
 
 impl Stream for Outgoing {
@@ -222,7 +222,7 @@ mod tests {
     use crate::broker::sample::{Sample, XY_SERVER};
     use crate::grpc::ProofMemory;
 
-    async fn telling(sample: &Sample) -> (Telling, Place) {
+    async fn telling(sample: &Sample) -> (Telling, Share) {
         let caller = Arc::new(sample.caller(XY_SERVER));
         let (watch, place) = sample.broker.watch(&caller, WatchAsk::default()).unwrap();
         let proofs = ProofMemory::new(NonZeroU32::MIN, NonZeroU32::MIN);

@@ -34,7 +34,7 @@ async fn endings(watch: &mut Watch) -> (u64, Vec<Ended>) {
 }
 
 impl Sample {
-    fn watch(&self, caller: &str, ask: WatchAsk) -> Result<(Watch, Place), Refusal> {
+    fn watch(&self, caller: &str, ask: WatchAsk) -> Result<(Watch, Share), Refusal> {
         self.broker.watch(&self.caller(caller), ask)
     }
 
