@@ -32,6 +32,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::*;
 use crate::clock::ManualSource;
+use crate::grpc::Peer;
 
 pub(crate) const X: &str = "https://x.example";
 pub(crate) const Y: &str = "https://y.example";
@@ -202,6 +203,14 @@ impl Sample {
         let chain = [CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
         let trust = Arc::clone(&self.broker.table.in_force().configuration.trust);
         x509_svid::verify_chain(&chain, &trust, BEGAN).unwrap()
+    }
+
+    /// A connection of a workload.
+    pub(crate) fn peer(&self, spiffe_id: &str) -> Peer {
+        let certificate = self.ca.svid(spiffe_id).certificate;
+        let chain = [CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let broker = Arc::clone(&self.broker);
+        Peer::new(chain.into(), Arc::new(move || Arc::clone(&broker.table.in_force().configuration.trust)))
     }
 
     /// Puts other enforcers in force.

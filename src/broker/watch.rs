@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use brevet_core::bookmark::{Bookmark, Nonce};
 use brevet_core::name::{AudienceName, TenantName};
@@ -27,8 +26,6 @@ use crate::table::Sealed;
 const COMMITS_MAX: usize = 64;
 /// Endings that one walk brings, but for those of its last commit; what lies behind them another walk finds.
 const ENDINGS_MAX: usize = 16_384;
-/// How long a stream goes on without a look whether its caller still may.
-const AUTHORITY_MAX: Duration = Duration::from_secs(1);
 
 /// Where a stream begins, and what it is about.
 #[derive(Debug, Clone, Default)]
@@ -65,8 +62,6 @@ struct Authority {
     tenant: TenantName,
     audiences: BTreeSet<AudienceName>,
     control: Revision,
-    /// When it was looked at, as time since boot.
-    checked: Duration,
 }
 
 impl Authority {
@@ -102,7 +97,7 @@ struct Look {
 }
 
 impl Broker {
-    /// Begins a stream. Its place is to be held for as long as anything of it may still be read.
+    /// Begins a stream. Its share is to be held for as long as anything of it may still be read.
     ///
     /// # Errors
     /// [`Refusal`] if the caller is nobody, does not enforce what it asks for, comes from elsewhere or has too many
@@ -133,7 +128,7 @@ impl Broker {
         };
 
         // 3. If there is room.
-        let place = self.streams.take(caller.spiffe_id())?;
+        let share = self.streams.take(caller.spiffe_id())?;
         let watch = Watch {
             broker: Arc::clone(self),
             asked: ask.audiences,
@@ -145,7 +140,7 @@ impl Broker {
             newest: self.table.notices().newest(),
             bookmark: None,
         };
-        Ok((watch, place))
+        Ok((watch, share))
     }
 
     /// What a caller may be told now: of the audiences that it enforces, by the registry in force.
@@ -160,7 +155,7 @@ impl Broker {
         }
         let audiences = if asked.is_empty() { enforced } else { asked.clone() };
         let control = in_force.control.revision();
-        Ok(Authority { tenant: who.tenant, audiences, control, checked: self.clock.since_boot() })
+        Ok(Authority { tenant: who.tenant, audiences, control })
     }
 
     /// Finds what ended behind a revision by a look at every tree.
@@ -210,19 +205,10 @@ impl Watch {
         self.asking.ask(nonce);
     }
 
-    /// In what time it has to be looked at again whether the caller still may be told (invariant W8).
+    /// The control revision by which its caller may be told.
     #[must_use]
-    pub fn authorised_for(&self) -> Duration {
-        let passed = self.broker.clock.since_boot().saturating_sub(self.authority.checked);
-        AUTHORITY_MAX.saturating_sub(passed)
-    }
-
-    /// Whether it has to be looked at before anything more is told.
-    #[must_use]
-    pub fn needs_authority(&self) -> bool {
-        let control = self.broker.table.in_force().control.revision();
-        let due = control != self.authority.control || self.authorised_for().is_zero();
-        due && !sabotage::on("streams_outlive_their_authorisation")
+    pub const fn control(&self) -> Revision {
+        self.authority.control
     }
 
     /// Looks again whether the caller may be told, by what is in force now.

@@ -11,6 +11,7 @@ mod peer;
 mod possession;
 mod revocation;
 mod status;
+mod stream;
 mod task;
 mod unread;
 

@@ -353,8 +353,7 @@ async fn w8_a_stream_ends_with_the_identity_that_it_was_opened_with() {
     let server = world.endpoints().identity(RESOURCE_SERVER).unwrap().spiffe_id.clone();
     let short = Leaf { not_after: now().after(Duration::from_secs(4)), ..Leaf::of(server.as_str(), now()) };
     let broker = world.connect(&world.identity(&world.ca.sign(&short))).await.unwrap();
-    // When it ends, it is nobody's.
-    let client = world.stranger(broker);
+    let client = world.known(broker, server.as_str());
     let mut stream = Stream::open(&client, begin(&[], None)).await.unwrap();
     stream.bookmark(1).await;
     let ended = Err::<(), _>(stream.end().await);

@@ -1,10 +1,12 @@
+use std::time::Duration;
+
 use brevet_core::fact::{Fact, LeaseOutcome, Outcome, ReasonCode};
 use brevet_core::notice::Ended;
 use brevet_core::revision::Incarnation;
 use brevet_journal::Journal;
 
 use super::*;
-use crate::broker::sample::{BEGAN, Sample, X, X_SERVER, XY_SERVER, Y, audience, lease, lock, task};
+use crate::broker::sample::{Sample, X, X_SERVER, XY_SERVER, Y, audience, lease, lock, task};
 
 fn from(revision: u64) -> WatchAsk {
     let cursor = Cursor { incarnation: Incarnation(7), revision: Revision(revision) };
@@ -296,32 +298,15 @@ async fn w5_a_cursor_of_another_journal_or_from_the_future_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn w8_a_stream_is_looked_at_every_second_and_at_every_change_of_control() {
+async fn w8_a_stream_tells_what_its_caller_enforces_now_and_ends_if_that_is_more() {
     let sample = Sample::with(2, 100).await;
     let (mut watch, _place) = sample.watch(XY_SERVER, WatchAsk::default()).unwrap();
     let (mut asked, _asked) = sample.watch(XY_SERVER, from(1)).unwrap();
-    assert!(!watch.needs_authority());
-    sample.time.elapse(Duration::from_millis(999));
-    assert!(!watch.needs_authority());
-    sample.time.elapse(Duration::from_millis(1));
-    assert!(watch.needs_authority());
-    watch.authorise(&sample.caller(XY_SERVER)).unwrap();
-    assert!(!watch.needs_authority());
-
-    // The same while the judging clock stands still, after a jump ahead of the wall clock that was taken back.
-    sample.time.set_wall(BEGAN.after(Duration::from_secs(3_600)));
-    assert_eq!(sample.broker.clock.now().judge, sample.time.wall());
-    sample.time.set_wall(BEGAN);
-    assert!(!watch.needs_authority());
-    sample.time.elapse(Duration::from_secs(1));
-    assert!(watch.needs_authority());
-    watch.authorise(&sample.caller(XY_SERVER)).unwrap();
 
     // It enforces less: it is told less, even of what was queued; or, if it asked for just that, nothing more.
     sample.end_leases(1, &[X, Y]);
     watch.ready().await.unwrap();
     sample.enforcers(&[(X, &[XY_SERVER]), (Y, &[X_SERVER])]).await;
-    assert!(watch.needs_authority());
     watch.authorise(&sample.caller(XY_SERVER)).unwrap();
     assert_eq!(endings(&mut watch).await.1, [Ended::Lease(lease(1, X))]);
     assert_eq!(reason(asked.authorise(&sample.caller(XY_SERVER))), "not_enforcer");
