@@ -232,6 +232,18 @@ impl Sample {
         self.commit(number, &Fact::LeasesEnded { task: task(number), leases, outcome, reason, since: None })
     }
 
+    /// Issues so many leases for `X` besides. They come in the order of their ids.
+    pub(crate) fn issue_many(&self, number: u64, count: usize) -> Vec<LeaseId> {
+        let mut leases = Vec::new();
+        for key in (1_000..).take(count) {
+            let lease = LeaseId { task: task(number), key: LeaseKey(id(key)) };
+            let (terms, body) = (Arc::new(Terms { id: lease, ..terms(number, X) }), RequestDigest::of(&[]));
+            self.commit(number, &Fact::LeaseIssued { terms, body, renews: None });
+            leases.push(lease);
+        }
+        leases
+    }
+
     pub(crate) fn commit(&self, number: u64, fact: &Fact) -> Revision {
         let envelope = envelope(number, self.broker.clock.now());
         let committed = self.broker.table.commit(task(number).root(), &envelope, None, |_, _| {

@@ -24,6 +24,8 @@ use crate::table::Sealed;
 
 /// Commits taken from the ring at once.
 const COMMITS_MAX: usize = 64;
+/// Endings in one message, which any client takes; more of a commit follow in the next.
+const ENDINGS_TOLD_MAX: usize = 4_096;
 /// Endings that one walk brings, but for those of its last commit; what lies behind them another walk finds.
 const ENDINGS_MAX: usize = 16_384;
 
@@ -39,18 +41,18 @@ pub struct WatchAsk {
 /// What is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// The endings of one commit.
+    /// The endings of one commit, or a part of them.
     Endings(Endings),
     /// Everything up to a revision was told.
     Bookmark(Box<Bookmark>),
 }
 
 impl Told {
-    /// The revision that it is of.
+    /// Everything up to here is told with it.
     #[must_use]
     pub const fn revision(&self) -> Revision {
         match self {
-            Self::Endings(endings) => endings.revision,
+            Self::Endings(endings) => endings.told(),
             Self::Bookmark(bookmark) => bookmark.cursor.revision,
         }
     }
@@ -85,7 +87,8 @@ pub struct Watch {
 }
 
 enum Queued {
-    Commit(Arc<Notice>),
+    /// A commit, of which so many endings were told, or are not to be told.
+    Commit(Arc<Notice>, usize),
     Bookmark(Bookmark),
 }
 
@@ -235,7 +238,7 @@ impl Watch {
         loop {
             match self.queue.front() {
                 Some(Queued::Bookmark(_)) => return Ok(()),
-                Some(Queued::Commit(commit)) => {
+                Some(Queued::Commit(commit, _)) => {
                     let durable = self.broker.table.journal().durable(commit.revision);
                     return durable.await.map(|_| ()).map_err(|_| Sealed.into());
                 }
@@ -273,14 +276,22 @@ impl Watch {
     pub fn take(&mut self) -> Option<Told> {
         match self.queue.pop_front()? {
             Queued::Bookmark(bookmark) => Some(Told::Bookmark(Box::new(bookmark))),
-            Queued::Commit(commit) => {
-                let covered = commit.endings.iter().filter(|it| self.authority.covers(&commit.tenant, it));
-                let mut endings: Vec<_> = covered.map(told).collect();
-                let revision = commit.revision;
+            Queued::Commit(commit, from) => {
+                let endings = commit.endings.iter().enumerate().skip(from);
+                let mut covered = endings.filter(|(_, it)| self.authority.covers(&commit.tenant, it));
+                let mut endings: Vec<_> =
+                    covered.by_ref().take(ENDINGS_TOLD_MAX).map(|(_, it)| told(it)).collect();
+                let rest = covered.next().map(|(next, _)| next);
+                let (revision, more) = (commit.revision, rest.is_some());
                 if sabotage::on("watch_splits") {
                     endings.truncate(1);
+                } else if let Some(next) = rest {
+                    // INVARIANT: nothing comes between the parts of a commit (W3).
+                    self.queue.push_front(Queued::Commit(commit, next));
                 }
-                (!endings.is_empty()).then_some(Told::Endings(Endings { revision, endings }))
+                // A part that said that more will come has a last one, even if the caller may be told of less by then.
+                let is_due = from > 0 || !endings.is_empty();
+                is_due.then_some(Told::Endings(Endings { revision, endings, more }))
             }
         }
     }
@@ -319,9 +330,9 @@ impl Watch {
                 continue;
             }
             if sabotage::on("watch_disorders") {
-                self.queue.push_front(Queued::Commit(commit));
+                self.queue.push_front(Queued::Commit(commit, 0));
             } else {
-                self.queue.push_back(Queued::Commit(commit));
+                self.queue.push_back(Queued::Commit(commit, 0));
             }
         }
         self.position = self.position.max(reached);

@@ -39,8 +39,8 @@ use crate::config::GrpcConfig;
 /// The most bytes in one answer: a token carries its scope once more than the largest request does.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// The most bytes of the endings of one commit, which are told as a whole: some 100,000 leases.
-const ENDINGS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most bytes of a message that tells of endings: an ending takes less than 200. Any client takes as much.
+const ENDINGS_BYTES_MAX: usize = 1024 * 1024;
 /// A record repeats what was asked for in the facts, in the terms and in the evidence, and a character may take the
 /// room of several there.
 const EVENT_BYTES_PER_REQUEST_BYTE: usize = 16;

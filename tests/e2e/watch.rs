@@ -197,9 +197,9 @@ async fn t2_w1_w2_w3_w6_a_verifier_is_told_of_every_ending_once_in_order_and_bef
         if let Some(task) = tasks.get(number).filter(|_| number >= 2) {
             ended.push((orchestrator.complete(task).await.ok().revision, task.clone()));
         }
-        let v1::Endings { revision, mut endings } = stream.endings().await;
+        let v1::Endings { revision, mut endings, more } = stream.endings().await;
         let ending = endings.pop().unwrap();
-        assert!(endings.is_empty());
+        assert!(endings.is_empty() && !more);
         assert_eq!(ending.reason, "completed");
         let Some(v1::endings::ending::Ended::Task(task)) = ending.ended else { panic!("{ending:?}") };
         told.push((revision, task));

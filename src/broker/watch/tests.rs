@@ -119,6 +119,45 @@ async fn w3_what_ends_together_is_told_together() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn w3_what_is_too_much_for_one_message_is_told_in_parts_with_nothing_in_between() {
+    let sample = Sample::with(2, 100).await;
+    let leases = sample.issue_many(1, ENDINGS_TOLD_MAX + 1);
+    let (mut near, _near) = sample.watch(XY_SERVER, WatchAsk::default()).unwrap();
+    let before = sample.bookmark(&mut near).await.cursor.revision;
+    let (outcome, reason) = (LeaseOutcome::Revoked, ReasonCode::of("revoked"));
+    let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
+    let ended = Fact::LeasesEnded { task: task(1), leases: keys, outcome, reason, since: None };
+    let revision = sample.commit(1, &ended);
+    near.ask(nonce(9));
+    sample.answer();
+    // From the ring, and from the trees.
+    let (mut far, _far) = sample.watch(XY_SERVER, WatchAsk::default()).unwrap();
+    for watch in [&mut near, &mut far] {
+        let mut told = Vec::new();
+        for (count, more) in [(ENDINGS_TOLD_MAX, true), (1, false)] {
+            let next = next(watch).await;
+            let reached = if more { Revision(revision.0 - 1) } else { revision };
+            assert_eq!(next.revision(), reached, "a part is not the whole");
+            let Told::Endings(endings) = next else { panic!("a bookmark in between") };
+            assert_eq!((endings.revision, endings.endings.len(), endings.more), (revision, count, more));
+            told.extend(endings.endings.into_iter().map(|ending| ending.ended));
+        }
+        told.sort_unstable();
+        assert!(told.into_iter().eq(leases.iter().map(|lease| Ended::Lease(*lease))));
+    }
+    assert!(matches!(next(&mut near).await, Told::Bookmark(_)));
+
+    // Who may be told of less by then is still told that there is no more.
+    drop((far, _far));
+    let (mut watch, _watch) = sample.watch(XY_SERVER, from(before.0)).unwrap();
+    watch.ready().await.unwrap();
+    assert_eq!(watch.take().unwrap().revision(), Revision(revision.0 - 1));
+    watch.authority.audiences = [audience(Y)].into();
+    let last = Told::Endings(Endings { revision, endings: Vec::new(), more: false });
+    assert_eq!(next(&mut watch).await, last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn w4_what_comes_right_behind_a_walk_is_not_lost() {
     let sample = Sample::with(3, 100).await;
     sample.end(1);

@@ -55,7 +55,8 @@ fn endings(endings: Endings) -> v1::Endings {
         reason: ending.reason.as_str().to_owned(),
         until: Some(timestamp(ending.until)),
     };
-    v1::Endings { revision: endings.revision.0, endings: endings.endings.into_iter().map(ending).collect() }
+    let Endings { revision, endings, more } = endings;
+    v1::Endings { revision: revision.0, endings: endings.into_iter().map(ending).collect(), more }
 }
 
 fn bookmark(bookmark: Bookmark) -> v1::Bookmark {
