@@ -372,6 +372,10 @@ async fn nobody_has_more_streams_than_it_may_and_a_place_comes_back_with_its_end
     let second = Stream::open(&server, begin(&[], None)).await.unwrap();
     let refused = Stream::open(&server, begin(&[], None)).await.map(|_| ());
     server.answer(METHOD, None, refused).refused(Code::ResourceExhausted, "watch_streams_per_caller_max");
+    let metrics = world.metrics().await;
+    for line in ["brevet_streams_open{kind=\"revocations\"} 2", "brevet_streams_open{kind=\"audit\"} 0"] {
+        assert!(metrics.lines().any(|told| told == line), "{line}\n{metrics}");
+    }
     drop(first);
     // Each try that comes too early leaves a record of its own.
     eventually("the place is free", || async {
