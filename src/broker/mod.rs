@@ -57,7 +57,7 @@ pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
 use self::pending::Pending;
 pub use self::refusal::{Kind, Refusal};
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
-pub use self::watch::{Told, Watch, WatchAsk};
+pub use self::watch::{ENDINGS_TOLD_MAX, Told, Watch, WatchAsk};
 use crate::bookmarks::Bookmarks;
 use crate::clock::Clock;
 use crate::config::Limits;

@@ -25,7 +25,7 @@ use crate::table::Sealed;
 /// Commits taken from the ring at once.
 const COMMITS_MAX: usize = 64;
 /// Endings in one message, which any client takes; more of a commit follow in the next.
-const ENDINGS_TOLD_MAX: usize = 4_096;
+pub const ENDINGS_TOLD_MAX: usize = 4_096;
 /// Endings that one walk brings, but for those of its last commit; what lies behind them another walk finds.
 const ENDINGS_MAX: usize = 16_384;
 

@@ -75,3 +75,29 @@ fn bookmark(bookmark: Bookmark) -> v1::Bookmark {
         signature: bookmark.signature.to_vec(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use brevet_core::fact::ReasonCode;
+    use brevet_core::id::{Id, LeaseId, LeaseKey, RootTaskId, TaskId};
+    use brevet_core::time::Timestamp;
+    use prost::Message;
+
+    use super::*;
+    use crate::broker::ENDINGS_TOLD_MAX;
+    use crate::grpc::ENDING_BYTES_MAX;
+
+    #[test]
+    fn a_message_takes_as_many_endings_as_it_is_to_however_long_they_are() {
+        let id = |byte| Id::from_bytes([byte; 16]);
+        let task = TaskId::child_of(RootTaskId(id(255)), id(254)).unwrap();
+        let ending = ToldEnding {
+            ended: Ended::Lease(LeaseId { task, key: LeaseKey(id(255)) }),
+            reason: ReasonCode::parse(&"r".repeat(64)).unwrap(),
+            until: Timestamp::from_millis(u64::MAX),
+        };
+        let all =
+            Endings { revision: Revision(u64::MAX), endings: vec![ending; ENDINGS_TOLD_MAX], more: true };
+        assert!(told(Told::Endings(all)).encoded_len() < ENDINGS_TOLD_MAX * ENDING_BYTES_MAX);
+    }
+}
