@@ -44,6 +44,8 @@ pub struct InForce {
     pub control: Control,
     /// What the digests name.
     pub configuration: Configuration,
+    /// The control change that put it in force; after a start, whatever came last before.
+    pub configured: Revision,
 }
 
 impl InForce {
@@ -160,9 +162,10 @@ impl Table {
         capacity: Capacity,
         journal: Arc<dyn Journal>,
     ) -> Self {
+        let configured = state.control.revision();
         let table = Self {
             trees: DashMap::with_shard_amount(SHARDS),
-            in_force: ArcSwap::from_pointee(InForce { control: state.control, configuration }),
+            in_force: ArcSwap::from_pointee(InForce { control: state.control, configuration, configured }),
             deadlines: Deadlines::default(),
             openers: Openers::new(capacity.quota),
             notices: Notices::behind(state.revision, capacity.notices_max),
@@ -401,9 +404,10 @@ impl Table {
         let ticket = self.journal.append(entry, &mut |revision| {
             let mut control = before.control.clone();
             control.apply(fact, revision, envelope.at);
+            let configured = if configuration.is_some() { revision } else { before.configured };
             let configuration = configuration.clone().filter(|_| !sabotage::on("old_policies_decide"));
             let configuration = configuration.unwrap_or_else(|| before.configuration.clone());
-            self.in_force.store(Arc::new(InForce { control, configuration }));
+            self.in_force.store(Arc::new(InForce { control, configuration, configured }));
         })?;
         Ok(Undurable { value: (), revision: ticket.revision() })
     }

@@ -64,6 +64,8 @@ struct Authority {
     tenant: TenantName,
     audiences: BTreeSet<AudienceName>,
     control: Revision,
+    /// Since when it enforces these, at the latest.
+    configured: Revision,
 }
 
 impl Authority {
@@ -120,8 +122,9 @@ impl Broker {
             Some(Cursor { revision, .. }) if revision > head.durable => {
                 return Err(Refusal::invalid("begin.cursor", "is from the future"));
             }
-            // It may enforce more than it did when it was away, and was told nothing of that.
-            Some(Cursor { revision, .. }) if ask.audiences.is_empty() && revision < authority.control => {
+            // It may enforce more than it did when it was away, and was told nothing of that. Locks, which may be those of
+            // other tenants, change nothing of it.
+            Some(Cursor { revision, .. }) if ask.audiences.is_empty() && revision < authority.configured => {
                 Revision::ZERO
             }
             Some(Cursor { revision, .. }) if sabotage::on("watch_repeats") => {
@@ -158,7 +161,9 @@ impl Broker {
         }
         let audiences = if asked.is_empty() { enforced } else { asked.clone() };
         let control = in_force.control.revision();
-        Ok(Authority { tenant: who.tenant, audiences, control })
+        let configured =
+            if sabotage::on("tenants_hold_each_other_up") { control } else { in_force.configured };
+        Ok(Authority { tenant: who.tenant, audiences, control, configured })
     }
 
     /// Finds what ended behind a revision by a look at every tree.

@@ -369,6 +369,19 @@ async fn w4_who_enforces_more_when_it_comes_back_is_told_of_that_from_the_beginn
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn w2_w5_no_lock_makes_a_stream_begin_anew() {
+    let sample = Sample::with(2, 100).await;
+    let cursor = from(sample.end(1).0).cursor;
+    let lock = lock(9, Some("another"));
+    let id = lock.id;
+    sample.control(&Fact::LockCreated(lock));
+    sample.control(&Fact::LockSwept { lock: id, tasks: 0, leases: 0 });
+    let (mut watch, _place) = sample.watch(XY_SERVER, WatchAsk { cursor, ..WatchAsk::default() }).unwrap();
+    let revision = sample.end(2);
+    assert_eq!(endings(&mut watch).await.0, revision.0, "what was told is not told again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn nobody_has_more_streams_than_it_may() {
     let sample = Sample::with(1, 100).await;
     let open = |caller| sample.watch(caller, WatchAsk::default());
