@@ -27,3 +27,4 @@ pub mod shares;
 pub mod table;
 pub mod telemetry;
 pub mod trust;
+pub mod turns;

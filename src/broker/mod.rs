@@ -68,6 +68,7 @@ use crate::openers::{Full, Reserved};
 use crate::reaper;
 use crate::shares::{Share, Shares};
 use crate::table::{InForce, Table, Undurable};
+use crate::turns::Turns;
 
 /// What a broker is made of.
 pub struct Parts {
@@ -112,7 +113,7 @@ pub struct Broker {
     pub list_turns: Semaphore,
     /// Turns to find by a walk over every tree what a stream has to tell. They are others, so that no list keeps a
     /// verifier waiting.
-    pub walk_turns: Semaphore,
+    pub walk_turns: Turns,
     /// Wakes the sweep when a lock was created.
     pub unswept: Notify,
     /// The streams of revocations that are open.
@@ -143,7 +144,7 @@ impl Broker {
             denials: MinuteBudget::new(limits.denials_recorded_per_minute_max),
             lists: Shares::new(limits.lists_of_callers()),
             list_turns: Semaphore::new(limits.lists()),
-            walk_turns: Semaphore::new(limits.watch_walks()),
+            walk_turns: limits.watch_walks(),
             unswept: Notify::new(),
             streams: Shares::new(limits.watch_streams()),
             audit_streams: Shares::new(limits.audit_streams()),

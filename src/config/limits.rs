@@ -10,6 +10,7 @@ use super::{count, defaults};
 use crate::openers::Quota;
 use crate::shares::ShareLimits;
 use crate::table::Capacity;
+use crate::turns::Turns;
 
 /// Limits of tasks and leases.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,6 +52,8 @@ pub struct Limits {
     pub watch_streams_per_caller_max: NonZeroU32,
     /// Walks over all trees at once, for streams from further back than the notices.
     pub watch_walks_max: NonZeroU32,
+    /// As many for one tenant.
+    pub watch_walks_per_tenant_max: NonZeroU32,
     /// Seconds that a reader may hold up its stream.
     pub watch_stall_seconds_max: NonZeroU32,
     /// Decisions made again because what they were made from changed meanwhile.
@@ -99,7 +102,8 @@ impl Default for Limits {
             notices_held_max: defaults::small(65_536),
             watch_streams_max: defaults::small(10_000),
             watch_streams_per_caller_max: defaults::small(64),
-            watch_walks_max: defaults::small(2),
+            watch_walks_max: defaults::small(4),
+            watch_walks_per_tenant_max: defaults::small(2),
             watch_stall_seconds_max: defaults::small(10),
             conflict_retries_max: 8,
             denials_recorded_per_minute_max: defaults::small(300),
@@ -212,10 +216,10 @@ impl Limits {
         count(self.lists_max)
     }
 
-    /// How many streams are told from a walk at once.
+    /// The turns of streams that are told from a walk.
     #[must_use]
-    pub fn watch_walks(&self) -> usize {
-        count(self.watch_walks_max)
+    pub fn watch_walks(&self) -> Turns {
+        Turns::new(count(self.watch_walks_max), count(self.watch_walks_per_tenant_max))
     }
 
     /// How many leases one task may have.
