@@ -93,9 +93,9 @@ impl Bookmarks {
         // contains every lock up to the head that was not swept by then.
         let in_force = table.in_force();
         let settled = in_force.control.settled(revision);
-        let told = |tenant: &TenantName| settled(tenant) || sabotage::on("bookmark_before_sweep");
-        let told = waiting.nonces.extract_if(.., |tenant, _| told(tenant));
-        let nonces: Vec<_> = told.flat_map(|(_, nonces)| nonces.into_values()).collect();
+        let is_told = |tenant: &TenantName| settled(tenant) || sabotage::on("bookmark_before_sweep");
+        let answered = waiting.nonces.extract_if(.., |tenant, _| is_told(tenant));
+        let nonces: Vec<_> = answered.flat_map(|(_, nonces)| nonces.into_values()).collect();
         drop(waiting);
 
         // 2. One statement for all of them.

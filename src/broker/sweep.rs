@@ -1,10 +1,10 @@
 //! The sweep: what a lock has killed gets endings of its own, so that those who watch learn of them and the lock's record
 //! can go once it forbids nothing any more. It is bookkeeping: the dead are dead by the lock itself, swept or not.
 //!
-//! Each tenant's locks are swept by themselves, as are those for all tenants, so that nobody's wait for another's. One sweep
-//! takes every lock of its tenant that there is, goes from tree to tree and holds none while it waits. A daemon that
-//! dies on the way sweeps again at its next start; endings that are recorded already are found and not written twice,
-//! and counted all the same.
+//! Each tenant's locks are swept by themselves, as are those for all tenants, so that nobody's wait for another's. One
+//! sweep takes every lock of its tenant that there is, goes from tree to tree and holds none while it waits. A daemon
+//! that dies on the way sweeps again at its next start; endings that are recorded already are found and not written
+//! twice, and counted all the same.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
