@@ -309,6 +309,8 @@ fn gauges(broker: &Arc<Broker>) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
         metrics.set_durable_revision(broker.table.journal().head().durable.0);
         metrics.set_live_leases(broker.leases_live());
         metrics.set_locks_in_force(broker.locks_in_force());
+        metrics.set_streams_open("revocations", broker.streams.len());
+        metrics.set_streams_open("audit", broker.audit_streams.len());
     })
 }
 

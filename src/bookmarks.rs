@@ -3,9 +3,9 @@
 //! Once a second, if any nonce waits, one statement of where the journal is durable is signed for all of them: 10,000
 //! streams cost one signature. Each stream gets the path of its own nonce.
 //!
-//! A bookmark says that everything up to its revision was told. So there is none while a lock that was created up to
-//! there has killed what has no ending of its own yet: those endings come with the lock's sweep, and until then
-//! verifiers had better take nothing for live.
+//! A bookmark says that everything up to its revision was told. So a stream gets none while a lock that was created up
+//! to there has killed what has no ending of its own yet: those endings come with the lock's sweep, and until then its
+//! verifier had better take nothing for live. A lock of one tenant holds up the streams of that tenant alone.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use brevet_core::bookmark::{Bookmark, Nonce, Statement};
 use brevet_core::merkle::Tree;
+use brevet_core::name::TenantName;
 use brevet_core::revision::Cursor;
 use brevet_core::sabotage;
 use brevet_core::time::Timestamp;
@@ -41,8 +42,8 @@ pub struct Bookmarks {
 #[derive(Debug, Default)]
 struct Waiting {
     last: u64,
-    /// The newest nonce of each stream that waits, and where the answer goes.
-    nonces: BTreeMap<u64, (Nonce, Answer)>,
+    /// Of each tenant, the newest nonce of each stream that waits, and where the answer goes.
+    nonces: BTreeMap<TenantName, BTreeMap<u64, (Nonce, Answer)>>,
 }
 
 type Answer = watch::Sender<Option<Bookmark>>;
@@ -51,6 +52,7 @@ type Answer = watch::Sender<Option<Bookmark>>;
 #[derive(Debug)]
 pub struct Asking {
     desk: Arc<Bookmarks>,
+    tenant: TenantName,
     id: u64,
     answer: Answer,
     answered: watch::Receiver<Option<Bookmark>>,
@@ -69,25 +71,31 @@ impl Bookmarks {
         self.key.public_jwk()
     }
 
-    /// A place for one stream.
+    /// A place for one stream of a tenant.
     #[must_use]
-    pub fn open(self: &Arc<Self>) -> Asking {
+    pub fn open(self: &Arc<Self>, tenant: TenantName) -> Asking {
         let (answer, answered) = watch::channel(None);
         let mut waiting = self.lock();
         waiting.last = waiting.last.wrapping_add(1);
-        Asking { desk: Arc::clone(self), id: waiting.last, answer, answered }
+        Asking { desk: Arc::clone(self), tenant, id: waiting.last, answer, answered }
     }
 
-    /// Answers every nonce that waits by one statement. Returns how many there were; none while something up to the
-    /// durable head is yet to be told.
+    /// Answers by one statement every nonce whose tenant is to be told of nothing more up to the durable head. Returns
+    /// how many there were; the others wait.
     ///
     /// # Errors
     /// [`SigningFailed`]; then the nonces are gone, and newer ones will come.
     pub fn answer(&self, table: &Table, judge: impl FnOnce() -> Timestamp) -> Result<usize, SigningFailed> {
         // 1. The nonces first, so that all of the statement is newer than they are.
         let mut waiting = self.lock();
-        let Some(Link { revision, chain }) = settled_head(table) else { return Ok(0) };
-        let nonces: Vec<_> = std::mem::take(&mut waiting.nonces).into_values().collect();
+        let Link { revision, chain } = table.journal().durable_head();
+        // INVARIANT: looked at in this order. What was durable has been folded before, so that control as it is seen now
+        // contains every lock up to the head that was not swept by then.
+        let in_force = table.in_force();
+        let settled = in_force.control.settled(revision);
+        let is_told = |tenant: &TenantName| settled(tenant) || sabotage::on("bookmark_before_sweep");
+        let answered = waiting.nonces.extract_if(.., |tenant, _| is_told(tenant));
+        let nonces: Vec<_> = answered.flat_map(|(_, nonces)| nonces.into_values()).collect();
         drop(waiting);
 
         // 2. One statement for all of them.
@@ -133,7 +141,8 @@ impl Bookmarks {
 impl Asking {
     /// Leaves a nonce, in the place of an older one that still waits.
     pub fn ask(&self, nonce: Nonce) {
-        self.desk.lock().nonces.insert(self.id, (nonce, self.answer.clone()));
+        let asked = (nonce, self.answer.clone());
+        self.desk.lock().nonces.entry(self.tenant.clone()).or_default().insert(self.id, asked);
         self.desk.asked.notify_one();
     }
 
@@ -156,18 +165,13 @@ impl Asking {
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.desk.lock().nonces.remove(&self.id);
+        let mut waiting = self.desk.lock();
+        let Some(of_tenant) = waiting.nonces.get_mut(&self.tenant) else { return };
+        of_tenant.remove(&self.id);
+        if of_tenant.is_empty() {
+            waiting.nonces.remove(&self.tenant);
+        }
     }
-}
-
-/// The durable head of the journal, unless something up to it has ended without an ending of its own.
-fn settled_head(table: &Table) -> Option<Link> {
-    let head = table.journal().durable_head();
-    // INVARIANT: looked at in this order. What was durable has been folded before, so that control as it is seen now
-    // contains every lock up to the head; and if it contains nothing behind the head, it says what was swept by then.
-    let in_force = table.in_force();
-    let settled = in_force.control.revision() <= head.revision && in_force.control.unswept().next().is_none();
-    (settled || sabotage::on("bookmark_before_sweep")).then_some(head)
 }
 
 /// Answers nonces for as long as the daemon lives.
@@ -177,6 +181,9 @@ pub async fn run(broker: Arc<Broker>) -> Infallible {
         if let Err(problem) = broker.bookmarks.answer(&broker.table, || broker.clock.now().judge) {
             warn!(%problem, "no bookmarks could be signed");
         }
-        broker.clock.sleep_until(broker.clock.now().judge.after(PERIOD)).await;
+        broker.clock.sleep(PERIOD).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

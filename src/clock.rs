@@ -21,8 +21,8 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 use tokio::sync::watch;
 
-/// The longest single sleep of the system clock's [`Clock::sleep_until`]. The runtime's timers stand still while
-/// the machine is suspended; waking this often bounds how late a sleeper notices.
+/// The longest single sleep of the system clock. The runtime's timers stand still while the machine is suspended; waking
+/// this often bounds how late a sleeper notices.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// Both clocks of one process. Clones share their state.
@@ -164,11 +164,33 @@ impl Clock {
         Timestamp::from_millis(self.0.mark.load(Ordering::SeqCst))
     }
 
-    /// Returns when the judging clock has reached `deadline`, or shortly after.
+    /// Returns when the judging clock has reached `deadline`, or shortly after: for the ends of what exists.
+    ///
+    /// After a jump ahead that was taken back the judging clock stands still, so no period is measured by it.
     pub async fn sleep_until(&self, deadline: Timestamp) {
+        self.sleep_while(|| deadline.since(self.now().judge)).await;
+    }
+
+    /// Returns when so much time has passed, suspend included, or shortly after: for periods, whatever the wall clock
+    /// does.
+    pub async fn sleep(&self, time: Duration) {
+        if sabotage::on("periods_stand_still") {
+            return self.sleep_until(self.now().judge.after(time)).await;
+        }
+        let end = self.since_boot().saturating_add(time);
+        self.sleep_while(|| end.saturating_sub(self.since_boot())).await;
+    }
+
+    /// The time since boot, suspend included: what periods are measured by.
+    #[must_use]
+    pub fn since_boot(&self) -> Duration {
+        self.0.source.read().since_boot
+    }
+
+    async fn sleep_while(&self, left: impl Fn() -> Duration) {
         match &self.0.source {
             Source::System => loop {
-                let left = deadline.since(self.now().judge);
+                let left = left();
                 if left.is_zero() {
                     return;
                 }
@@ -176,7 +198,7 @@ impl Clock {
             },
             Source::Manual(reading) => {
                 let mut changes = reading.subscribe();
-                while self.now().judge < deadline {
+                while !left().is_zero() {
                     // The sender lives in this clock, so that it can't be closed here.
                     if changes.changed().await.is_err() {
                         return;

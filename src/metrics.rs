@@ -78,6 +78,7 @@ pub struct Metrics {
     locks_in_force: Gauge<u64, AtomicU64>,
     durable_revision: Gauge<u64, AtomicU64>,
     live_leases: Gauge<u64, AtomicU64>,
+    streams_open: Family<Kind, Gauge<u64, AtomicU64>>,
 }
 
 impl Metrics {
@@ -95,6 +96,7 @@ impl Metrics {
         let locks_in_force = Gauge::default();
         let durable_revision = Gauge::default();
         let live_leases = Gauge::default();
+        let streams_open = Family::default();
         registry.register("decisions", "Decisions by outcome", decisions.clone());
         registry.register("mints", "Credentials minted by profile", mints.clone());
         registry.register("endings", "Tasks and leases ended by kind and outcome", endings.clone());
@@ -117,6 +119,7 @@ impl Metrics {
             durable_revision.clone(),
         );
         registry.register("live_leases", "Leases whose credentials are accepted now", live_leases.clone());
+        registry.register("streams_open", "Streams that are open by kind", streams_open.clone());
         registry.register_collector(Box::new(Listeners(listeners)));
         Self {
             registry,
@@ -130,6 +133,7 @@ impl Metrics {
             locks_in_force,
             durable_revision,
             live_leases,
+            streams_open,
         }
     }
 
@@ -181,6 +185,12 @@ impl Metrics {
     /// So many leases live.
     pub fn set_live_leases(&self, count: u64) {
         self.live_leases.set(count);
+    }
+
+    /// So many streams of a kind are open.
+    pub fn set_streams_open(&self, kind: &'static str, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.streams_open.get_or_create(&Kind { kind }).set(count);
     }
 
     /// All of it in the text format of OpenMetrics.

@@ -24,7 +24,11 @@ pub async fn run(broker: Arc<Broker>) -> Infallible {
         match deadlines.next() {
             Some(next) => {
                 tokio::select! {
-                    () = broker.clock.sleep_until(next) => run_once(&broker, broker.clock.now()),
+                    () = broker.clock.sleep_until(next) => {
+                        if run_once(&broker, broker.clock.now()) == Reaped::InPart {
+                            broker.clock.sleep(RETRY).await;
+                        }
+                    }
                     () = sooner => {}
                 }
             }
@@ -33,14 +37,26 @@ pub async fn run(broker: Arc<Broker>) -> Infallible {
     }
 }
 
+/// How far the reaper has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaped {
+    /// What had run out is recorded.
+    All,
+    /// Some of it is not and is still due: the journal did not take it.
+    InPart,
+}
+
 /// Records everything that has run out by now.
-pub fn run_once(broker: &Broker, now: Now) {
+pub fn run_once(broker: &Broker, now: Now) -> Reaped {
+    let mut reaped = Reaped::All;
     for root in broker.table.deadlines().take(now.judge) {
         if let Err(problem) = broker.expire(root, now) {
             // It is dead all the same; only the record of it comes later.
             warn!(%root, reason = problem.reason.as_str(), "an expiry could not be recorded");
-            broker.table.deadlines().expect(now.judge.after(RETRY), root);
+            broker.table.deadlines().expect(now.judge, root);
+            reaped = Reaped::InPart;
         }
-        broker.table.forget(root, now.issue);
+        broker.table.forget(root, now);
     }
+    reaped
 }

@@ -149,11 +149,11 @@ pub async fn run(mut reloader: Reloader, mut hangups: Option<Signal>, broker: Ar
     loop {
         let asked = match &mut hangups {
             Some(hangups) => tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => false,
+                () = broker.clock.sleep(INTERVAL) => false,
                 _ = hangups.recv() => true,
             },
             None => {
-                tokio::time::sleep(INTERVAL).await;
+                broker.clock.sleep(INTERVAL).await;
                 false
             }
         };

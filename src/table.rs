@@ -12,6 +12,7 @@ use brevet_core::control::Control;
 use brevet_core::fact::{Envelope, Fact};
 use brevet_core::id::{LeaseId, RootTaskId};
 use brevet_core::ledger::Ledger;
+use brevet_core::name::TenantName;
 use brevet_core::notice::Notice;
 use brevet_core::proof::{Evidence, Recorded};
 use brevet_core::record;
@@ -19,7 +20,7 @@ use brevet_core::registry::Registry;
 use brevet_core::revision::{Basis, Revision};
 use brevet_core::sabotage;
 use brevet_core::state::State;
-use brevet_core::time::Timestamp;
+use brevet_core::time::Now;
 use brevet_journal::{AppendError, Entry, Journal, Kind};
 use brevet_policy::Policies;
 use dashmap::DashMap;
@@ -43,6 +44,8 @@ pub struct InForce {
     pub control: Control,
     /// What the digests name.
     pub configuration: Configuration,
+    /// The control change that put it in force; after a start, whatever came last before.
+    pub configured: Revision,
 }
 
 impl InForce {
@@ -159,9 +162,10 @@ impl Table {
         capacity: Capacity,
         journal: Arc<dyn Journal>,
     ) -> Self {
+        let configured = state.control.revision();
         let table = Self {
             trees: DashMap::with_shard_amount(SHARDS),
-            in_force: ArcSwap::from_pointee(InForce { control: state.control, configuration }),
+            in_force: ArcSwap::from_pointee(InForce { control: state.control, configuration, configured }),
             deadlines: Deadlines::default(),
             openers: Openers::new(capacity.quota),
             notices: Notices::behind(state.revision, capacity.notices_max),
@@ -198,16 +202,18 @@ impl Table {
     /// Drops a tree of which nobody has to be told any more; with every lease in it dead, that ends nothing.
     ///
     /// INVARIANT: by the issuing clock, which gave the day in the tree's id: the id is never made again.
-    pub fn forget(&self, root: RootTaskId, issue: Timestamp) {
-        let is_over =
-            |_: &RootTaskId, ledger: &Ledger| ledger.forgotten_at(self.kept).is_some_and(|at| at <= issue);
+    pub fn forget(&self, root: RootTaskId, now: Now) {
+        let is_over = |_: &RootTaskId, ledger: &Ledger| {
+            ledger.forgotten_at(self.kept).is_some_and(|at| at <= now.issue)
+        };
         if let Some((_, ledger)) = self.trees.remove_if(&root, is_over) {
             ledger.tasks().for_each(|task| self.openers.release_task(&task.opened().opener));
             return;
         }
-        // The queue runs by the judging clock, which may be ahead.
+        // The queue runs by the judging clock, which may be ahead: what is not to be forgotten yet is not due either, or
+        // the reaper would not rest.
         if let Some(Some(at)) = self.view(root, |ledger| ledger.forgotten_at(self.kept)) {
-            self.deadlines.expect(at.max(issue.after(FORGET_RETRY)), root);
+            self.deadlines.expect(at.max(now.judge.after(FORGET_RETRY)), root);
         }
     }
 
@@ -254,11 +260,12 @@ impl Table {
         Undurable { value: look(&in_force), revision: in_force.control.revision() }
     }
 
-    /// The trees there are now, in no order, for work that goes from one to the next and holds up none: what is opened
-    /// meanwhile is not among them, and what is forgotten meanwhile is found gone.
+    /// The trees of a tenant there are now, or all of them, in no order, for work that goes from one to the next and holds
+    /// up none: what is opened meanwhile is not among them, and what is forgotten meanwhile is found gone.
     #[must_use]
-    pub fn roots(&self) -> Vec<RootTaskId> {
-        self.trees.iter().map(|ledger| *ledger.key()).collect()
+    pub fn roots(&self, tenant: Option<&TenantName>) -> Vec<RootTaskId> {
+        let own = self.trees.iter().filter(|ledger| tenant.is_none_or(|tenant| ledger.tenant() == tenant));
+        own.map(|ledger| *ledger.key()).collect()
     }
 
     /// Looks at every tree in order to answer, in no order.
@@ -397,9 +404,10 @@ impl Table {
         let ticket = self.journal.append(entry, &mut |revision| {
             let mut control = before.control.clone();
             control.apply(fact, revision, envelope.at);
+            let configured = if configuration.is_some() { revision } else { before.configured };
             let configuration = configuration.clone().filter(|_| !sabotage::on("old_policies_decide"));
             let configuration = configuration.unwrap_or_else(|| before.configuration.clone());
-            self.in_force.store(Arc::new(InForce { control, configuration }));
+            self.in_force.store(Arc::new(InForce { control, configuration, configured }));
         })?;
         Ok(Undurable { value: (), revision: ticket.revision() })
     }

@@ -51,11 +51,10 @@ pub(super) async fn renew_server_certificate(
     tls: TlsConfig,
 ) -> Infallible {
     loop {
-        let next = broker.clock.now().judge.after(SERVER_CERTIFICATE_LIFETIME / 2);
-        broker.clock.sleep_until(next).await;
+        broker.clock.sleep(SERVER_CERTIFICATE_LIFETIME / 2).await;
         while let Err(problem) = server_tls(&config, &authority, &broker).map(|renewed| tls.store(renewed)) {
             error!(%problem, "the server certificate could not be renewed");
-            broker.clock.sleep_until(broker.clock.now().judge.after(RENEWAL_RETRY)).await;
+            broker.clock.sleep(RENEWAL_RETRY).await;
         }
     }
 }

@@ -16,6 +16,7 @@ use brevet_core::spiffe_id::SpiffeId;
 use brevet_journal::{Cursor, ReadError, Record, Tail, TailError};
 
 use super::{Broker, Kind, Refusal};
+use crate::shares::Share;
 
 /// Records fetched at once: the journal's writer serves nobody else meanwhile.
 const FETCH: usize = 256;
@@ -97,7 +98,7 @@ impl Broker {
         // 2. What is durable now is looked at in order, a bounded part of it at once, so that a filter that matches
         //    nothing keeps nobody from the journal.
         let end = journal.head().durable;
-        let turn = self.lists.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
+        let turn = self.list_turn(caller).await?;
         let mut page = EventPage { events: Vec::new(), next: None };
         let (mut seen, mut bytes) = (filter.after, 0_usize);
         let mut left = usize::try_from(self.limits.events_looked_at_max.get()).unwrap_or(usize::MAX);
@@ -128,30 +129,23 @@ impl Broker {
         Ok(page)
     }
 
-    /// Follows the log behind a cursor, or from now on.
+    /// Follows the log behind a cursor, or from now on. The share is to be held for as long as anything of it may still be
+    /// read.
     ///
     /// # Errors
-    /// [`Refusal`] if the caller may not see it, or the cursor is not one of this log.
-    pub fn tail_events(&self, caller: &Caller, cursor: Option<Cursor>) -> Result<EventTail, Refusal> {
+    /// [`Refusal`] if the caller may not see it or has too many streams, or the cursor is not one of this log.
+    pub fn tail_events(
+        &self,
+        caller: &Caller,
+        cursor: Option<Cursor>,
+    ) -> Result<(EventTail, Share), Refusal> {
         let view = self.audit_view(caller)?;
         let journal = Arc::clone(self.table.journal());
         let head = journal.head();
         let now = Cursor { incarnation: head.incarnation, revision: head.durable };
-        Ok(EventTail { tail: Tail::open(journal, cursor.unwrap_or(now))?, view })
-    }
-
-    /// The next record of a tail once it is durable, and none if it is not the caller's to see. Losing this future
-    /// loses no record.
-    ///
-    /// # Errors
-    /// [`Refusal`] when no further record will come.
-    pub async fn next_event(&self, caller: &Caller, tail: &mut EventTail) -> Result<Option<Event>, Refusal> {
-        let event = Event::read(tail.tail.next().await?)?;
-        // INVARIANT: nothing is shown under an older decision than the one that holds when it is shown (W8).
-        if tail.view.control != self.table.in_force().control.revision() {
-            tail.view = self.audit_view(caller)?;
-        }
-        Ok(tail.view.shows(&event.envelope).then_some(event))
+        let tail = Tail::open(journal, cursor.unwrap_or(now))?;
+        let share = self.audit_streams.take(caller.spiffe_id())?;
+        Ok((EventTail { tail, view, next: None }, share))
     }
 }
 
@@ -160,6 +154,47 @@ impl Broker {
 pub struct EventTail {
     tail: Tail,
     view: AuditView,
+    next: Option<Event>,
+}
+
+impl EventTail {
+    /// The control revision by which its auditor may see it.
+    #[must_use]
+    pub const fn control(&self) -> Revision {
+        self.view.control
+    }
+
+    /// Looks again whether the caller may see it, by what is in force now.
+    ///
+    /// # Errors
+    /// [`Refusal`] if it may not, or is of another tenant now: what it was not shown cannot be made up for in the middle
+    /// of a stream.
+    pub fn authorise(&mut self, broker: &Broker, caller: &Caller) -> Result<(), Refusal> {
+        let view = broker.audit_view(caller)?;
+        if view.tenant != self.view.tenant {
+            let text = "the caller is of another tenant now: begin anew";
+            return Err(Refusal::new(Kind::Precondition, "tenant_changed", text));
+        }
+        self.view = view;
+        Ok(())
+    }
+
+    /// Waits for the next record that is the auditor's to see. It is durable. May be dropped and begun again.
+    ///
+    /// # Errors
+    /// [`Refusal`] when no further record will come.
+    pub async fn ready(&mut self) -> Result<(), Refusal> {
+        while self.next.is_none() {
+            let event = Event::read(self.tail.next().await?)?;
+            self.next = self.view.shows(&event.envelope).then_some(event);
+        }
+        Ok(())
+    }
+
+    /// That record, once [`Self::ready`] has resolved and if the caller may still see it.
+    pub const fn take(&mut self) -> Option<Event> {
+        self.next.take()
+    }
 }
 
 impl Event {

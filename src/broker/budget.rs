@@ -20,7 +20,7 @@ impl<K: Ord> MinuteBudget<K> {
         Self { max, spent: Mutex::new((0, BTreeMap::new())) }
     }
 
-    /// Spends one, if any is left.
+    /// Spends one, if any is left, by the issuing clock: its minutes always pass.
     pub fn spend(&self, key: K, now: Timestamp) -> bool {
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = now.seconds() / 60;

@@ -110,7 +110,7 @@ impl Drop for Handover {
         let broker = Arc::clone(&self.broker);
         runtime.spawn(async move {
             let wait = Duration::from_secs(broker.limits.undelivered_seconds.get().into());
-            broker.clock.sleep_until(broker.clock.now().judge.after(wait)).await;
+            broker.clock.sleep(wait).await;
             if !broker.undelivered.give_up(lease, seen) || sabotage::on("undelivered_lives_on") {
                 return;
             }

@@ -43,7 +43,7 @@ use brevet_mint::state_key::StateKey;
 use brevet_policy::Denial;
 use ring::rand::SystemRandom;
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 pub use self::audit::{AuditView, Event, EventFilter, EventPage, EventTail};
 pub use self::budget::MinuteBudget;
@@ -57,7 +57,7 @@ pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
 use self::pending::Pending;
 pub use self::refusal::{Kind, Refusal};
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
-pub use self::watch::{Told, Watch, WatchAsk};
+pub use self::watch::{ENDINGS_TOLD_MAX, Told, Watch, WatchAsk};
 use crate::bookmarks::Bookmarks;
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -66,8 +66,9 @@ use crate::known_tokens::KnownTokens;
 use crate::metrics::{DecisionOutcome, Metrics};
 use crate::openers::{Full, Reserved};
 use crate::reaper;
-use crate::streams::Streams;
+use crate::shares::{Share, Shares};
 use crate::table::{InForce, Table, Undurable};
+use crate::turns::Turns;
 
 /// What a broker is made of.
 pub struct Parts {
@@ -106,14 +107,19 @@ pub struct Broker {
     pub undelivered: Undelivered,
     /// Denials that each caller may make the journal keep.
     pub denials: MinuteBudget<SpiffeId>,
-    /// Lists that are made at once: each walks every tree.
-    pub lists: Semaphore,
+    /// Lists that callers have made or wait for.
+    pub lists: Arc<Shares>,
+    /// Turns to make a list: each walks every tree.
+    pub list_turns: Semaphore,
+    /// Turns to find by a walk over every tree what a stream has to tell. They are others, so that no list keeps a
+    /// verifier waiting.
+    pub walk_turns: Turns,
     /// Wakes the sweep when a lock was created.
     pub unswept: Notify,
     /// The streams of revocations that are open.
-    pub streams: Arc<Streams>,
+    pub streams: Arc<Shares>,
     /// Those that follow the audit log.
-    pub audit_streams: Arc<Streams>,
+    pub audit_streams: Arc<Shares>,
     /// Whether the daemon stops: what would go on for ever ends then.
     pub stopping: tokio::sync::watch::Sender<bool>,
     /// When the daemon started, by the judging clock.
@@ -136,10 +142,12 @@ impl Broker {
             known_tokens: KnownTokens::new(limits.tokens_known()),
             undelivered: Undelivered::default(),
             denials: MinuteBudget::new(limits.denials_recorded_per_minute_max),
-            lists: Semaphore::new(usize::try_from(limits.lists_max.get()).unwrap_or(1)),
+            lists: Shares::new(limits.lists_of_callers()),
+            list_turns: Semaphore::new(limits.lists()),
+            walk_turns: limits.watch_walks(),
             unswept: Notify::new(),
-            streams: Streams::new(limits.watch_streams()),
-            audit_streams: Streams::new(limits.audit_streams()),
+            streams: Shares::new(limits.watch_streams()),
+            audit_streams: Shares::new(limits.audit_streams()),
             stopping: tokio::sync::watch::Sender::new(false),
             started_at: parts.clock.now().judge,
             parts,
@@ -189,6 +197,13 @@ impl Broker {
         let basis = Basis { tree: Revision::ZERO, control: in_force.control.revision() };
         let permit = permitted(in_force, Request { caller: who.clone(), ask, time: now.judge, basis })?;
         Ok((who, permit))
+    }
+
+    /// A caller's turn to make a list, for as long as it is held. Nobody waits for more of them than its share.
+    async fn list_turn(&self, caller: &Caller) -> Result<(SemaphorePermit<'_>, Share), Refusal> {
+        let share = self.lists.take(caller.spiffe_id())?;
+        let turn = self.list_turns.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
+        Ok((turn, share))
     }
 
     /// Completes when the daemon stops.
@@ -294,7 +309,7 @@ impl Broker {
             Kind::Denied => DecisionOutcome::Denied,
             _ => DecisionOutcome::Refused,
         });
-        if !self.denials.spend(caller.spiffe_id().clone(), envelope.at.judge) {
+        if !self.denials.spend(caller.spiffe_id().clone(), envelope.at.issue) {
             self.metrics.denial_unrecorded();
             let text = "too many refusals in this minute";
             return Err(Refusal::new(Kind::Exhausted, "denials_recorded_per_minute_max", text));

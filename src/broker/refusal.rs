@@ -13,7 +13,7 @@ use brevet_mint::plan::PlanError;
 use brevet_mint::signer::SignError;
 
 use crate::openers::Full;
-use crate::streams;
+use crate::shares;
 use crate::table::{CommitError, Sealed};
 
 /// The kinds of refusal; each is one gRPC status.
@@ -213,8 +213,8 @@ impl From<Full> for Refusal {
     }
 }
 
-impl From<streams::Full> for Refusal {
-    fn from(full: streams::Full) -> Self {
+impl From<shares::Full> for Refusal {
+    fn from(full: shares::Full) -> Self {
         Self::new(Kind::Exhausted, full.limit, full.to_string())
     }
 }

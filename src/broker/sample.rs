@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use brevet_core::digest::{HopDigest, Thumbprint};
 use brevet_core::fact::{Fact, Holder, LeaseOutcome, Outcome, ReasonCode, TaskOpened};
-use brevet_core::id::{Id, LeaseId, LeaseKey, RootTaskId, TaskId};
+use brevet_core::id::{Id, LeaseId, LeaseKey, LockId, RootTaskId, TaskId};
+use brevet_core::lock::Lock;
 use brevet_core::name::{ActionName, AudienceName, TenantName};
 use brevet_core::registry::{Audience, Enforcement, RegistrySource};
 use brevet_core::request::Sensitivity;
@@ -31,6 +32,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::*;
 use crate::clock::ManualSource;
+use crate::grpc::Peer;
 
 pub(crate) const X: &str = "https://x.example";
 pub(crate) const Y: &str = "https://y.example";
@@ -113,6 +115,16 @@ fn terms(number: u64, name: &str) -> Terms {
     }
 }
 
+pub(crate) fn tenant(name: &str) -> TenantName {
+    TenantName::parse(name).unwrap()
+}
+
+/// A lock on everything of a tenant, or of all.
+pub(crate) fn lock(number: u64, tenant: Option<&str>) -> Lock {
+    let (id, tenant) = (LockId(id(number)), tenant.map(self::tenant));
+    Lock { id, tenant, selector: Selector::Everything, message: "stop".to_owned(), until: None }
+}
+
 fn envelope(number: u64, now: Now) -> Envelope {
     Envelope {
         incarnation: Incarnation(7),
@@ -127,17 +139,24 @@ fn envelope(number: u64, now: Now) -> Envelope {
 impl Sample {
     /// A broker with so many trees, whose ring holds so many notices.
     pub(crate) async fn with(trees: u64, notices_max: u32) -> Self {
+        let tenants = (0..trees).map(|_| TenantName::default()).collect();
+        Self::of_tenants(tenants, notices_max).await
+    }
+
+    /// The same with a tree for each of these.
+    pub(crate) async fn of_tenants(tenants: Vec<TenantName>, notices_max: u32) -> Self {
         let (journal, mut state) = (Arc::new(Memory::new(Incarnation(7))), State::default());
-        let mut fold = |number, fact: &Fact| {
+        let mut fold = |number, tenant: &TenantName, fact: &Fact| {
             let entry = Entry { kind: brevet_journal::Kind::Note, grows: false, body: b"{}".to_vec() };
-            let folded = &mut |revision| state.apply(&envelope(number, Now::at(BEGAN)), fact, revision);
+            let envelope = Envelope { tenant: Some(tenant.clone()), ..envelope(number, Now::at(BEGAN)) };
+            let folded = &mut |revision| state.apply(&envelope, fact, revision);
             drop(journal.append(entry, folded).unwrap());
         };
-        for number in 1..=trees {
-            fold(number, &Fact::TaskOpened(Arc::new(opened(number))));
+        for (number, tenant) in (1..).zip(tenants) {
+            fold(number, &tenant, &Fact::TaskOpened(Arc::new(opened(number))));
             for name in [X, Y] {
                 let (terms, body) = (Arc::new(terms(number, name)), RequestDigest::of(&[]));
-                fold(number, &Fact::LeaseIssued { terms, body, renews: None });
+                fold(number, &tenant, &Fact::LeaseIssued { terms, body, renews: None });
             }
         }
 
@@ -186,6 +205,14 @@ impl Sample {
         x509_svid::verify_chain(&chain, &trust, BEGAN).unwrap()
     }
 
+    /// A connection of a workload.
+    pub(crate) fn peer(&self, spiffe_id: &str) -> Peer {
+        let certificate = self.ca.svid(spiffe_id).certificate;
+        let chain = [CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let broker = Arc::clone(&self.broker);
+        Peer::new(chain.into(), Arc::new(move || Arc::clone(&broker.table.in_force().configuration.trust)))
+    }
+
     /// Puts other enforcers in force.
     pub(crate) async fn enforcers(&self, audiences: &[(&str, &[&str])]) {
         let configuration = configuration(&self.ca, &self.broker.trust_domain, audiences);
@@ -203,6 +230,18 @@ impl Sample {
         let leases = audiences.iter().map(|name| lease(number, name).key).collect();
         let (outcome, reason) = (LeaseOutcome::Revoked, ReasonCode::of("revoked"));
         self.commit(number, &Fact::LeasesEnded { task: task(number), leases, outcome, reason, since: None })
+    }
+
+    /// Issues so many leases for `X` besides. They come in the order of their ids.
+    pub(crate) fn issue_many(&self, number: u64, count: usize) -> Vec<LeaseId> {
+        let mut leases = Vec::new();
+        for key in (1_000..).take(count) {
+            let lease = LeaseId { task: task(number), key: LeaseKey(id(key)) };
+            let (terms, body) = (Arc::new(Terms { id: lease, ..terms(number, X) }), RequestDigest::of(&[]));
+            self.commit(number, &Fact::LeaseIssued { terms, body, renews: None });
+            leases.push(lease);
+        }
+        leases
     }
 
     pub(crate) fn commit(&self, number: u64, fact: &Fact) -> Revision {

@@ -11,7 +11,8 @@ use brevet_core::record;
 use brevet_core::state::State;
 
 use self::fixture::{AGENT_A, Fault, KEPT, ORCHESTRATOR, World, at_noon, task_ask, token_ask};
-use super::{Kind, TaskFilter};
+use super::sample::{Sample, X_SERVER, XY_SERVER};
+use super::{Kind, TaskFilter, WatchAsk};
 use crate::reaper;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -35,15 +36,17 @@ async fn a_tree_is_forgotten_after_its_day_and_its_name_is_nobodys_again() {
     assert_eq!(world.view(task).await.unwrap().ending.unwrap().outcome, Outcome::Completed);
     assert_eq!(broker.table.openers().of(&opener), (0, 1));
 
-    // A wall clock that jumps ahead forgets nothing: the id is made of the issuing clock's day.
+    // A wall clock that jumps ahead forgets nothing: the id is made of the issuing clock's day. Nor does it keep the
+    // reaper awake.
     let noon = world.source.wall();
     world.source.set_wall(noon.after(HOUR * 13));
     reaper::run_once(broker, broker.clock.now());
     assert!(world.view(task).await.is_ok());
+    assert!(broker.table.deadlines().next() > Some(broker.clock.now().judge));
     world.source.set_wall(noon);
 
     // Then it is as if it had never been, but for the audit log.
-    world.source.elapse(HOUR * 13);
+    world.source.elapse(HOUR * 14);
     reaper::run_once(broker, broker.clock.now());
     assert_eq!(world.view(task).await.unwrap_err().kind, Kind::NotFound);
     assert!(!world.is_active(&token).await);
@@ -189,6 +192,39 @@ async fn u4_without_a_journal_nothing_is_granted_and_nothing_ended() {
     let refused = world.issue(task, "after").await.unwrap_err();
     assert_eq!((refused.kind, refused.reason.as_str()), (Kind::Unavailable, "no_space"));
     world.end(task).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn nobody_makes_more_lists_at_once_than_its_share_and_no_stream_waits_for_lists() {
+    let sample = Sample::with(1, 100).await;
+    let list = |caller: &str| {
+        let (broker, caller) = (Arc::clone(&sample.broker), sample.caller(caller));
+        let all = TaskFilter { limit: 9, ..TaskFilter::default() };
+        async move { broker.list_tasks(&caller, all).await }
+    };
+    // Every turn is taken, so that whoever comes has to wait.
+    let limits = &sample.broker.limits;
+    let turns = sample.broker.list_turns.acquire_many(limits.lists_max.get()).await.unwrap();
+    let share = usize::try_from(limits.lists_per_caller_max.get()).unwrap();
+    let mut waiting: Vec<_> = (0..share).map(|_| tokio::spawn(list(X_SERVER))).collect();
+    while sample.broker.lists.len() < share {
+        tokio::task::yield_now().await;
+    }
+    let refused = list(X_SERVER).await.unwrap_err();
+    assert_eq!((refused.kind, refused.reason.as_str()), (Kind::Exhausted, "lists_per_caller_max"));
+    waiting.push(tokio::spawn(list(XY_SERVER)));
+
+    // What a new stream has to tell is found by a walk all the same.
+    let ended = sample.end(1);
+    let (mut watch, _place) = sample.broker.watch(&sample.caller(XY_SERVER), WatchAsk::default()).unwrap();
+    watch.ready().await.unwrap();
+    assert_eq!(watch.take().unwrap().revision(), ended);
+
+    drop(turns);
+    for list in waiting {
+        list.await.unwrap().unwrap();
+    }
+    assert!(sample.broker.lists.is_empty());
 }
 
 #[test]

@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use brevet_core::bookmark::{Bookmark, Nonce};
 use brevet_core::name::{AudienceName, TenantName};
@@ -15,21 +14,20 @@ use brevet_core::notice::{EarlyEnding, Endings, Notice, ToldEnding};
 use brevet_core::proof::Caller;
 use brevet_core::revision::{Cursor, Revision};
 use brevet_core::sabotage;
-use brevet_core::time::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Broker, Kind, Refusal};
 use crate::bookmarks::Asking;
-use crate::streams::Place;
+use crate::shares::Share;
 use crate::table::Sealed;
 
 /// Commits taken from the ring at once.
 const COMMITS_MAX: usize = 64;
+/// Endings in one message, which any client takes; more of a commit follow in the next.
+pub const ENDINGS_TOLD_MAX: usize = 4_096;
 /// Endings that one walk brings, but for those of its last commit; what lies behind them another walk finds.
 const ENDINGS_MAX: usize = 16_384;
-/// How long a stream goes on without a look whether its caller still may.
-const AUTHORITY_MAX: Duration = Duration::from_secs(1);
 
 /// Where a stream begins, and what it is about.
 #[derive(Debug, Clone, Default)]
@@ -43,18 +41,18 @@ pub struct WatchAsk {
 /// What is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// The endings of one commit.
+    /// The endings of one commit, or a part of them.
     Endings(Endings),
     /// Everything up to a revision was told.
     Bookmark(Box<Bookmark>),
 }
 
 impl Told {
-    /// The revision that it is of.
+    /// Everything up to here is told with it.
     #[must_use]
     pub const fn revision(&self) -> Revision {
         match self {
-            Self::Endings(endings) => endings.revision,
+            Self::Endings(endings) => endings.told(),
             Self::Bookmark(bookmark) => bookmark.cursor.revision,
         }
     }
@@ -66,7 +64,8 @@ struct Authority {
     tenant: TenantName,
     audiences: BTreeSet<AudienceName>,
     control: Revision,
-    checked: Timestamp,
+    /// Since when it enforces these, at the latest.
+    configured: Revision,
 }
 
 impl Authority {
@@ -90,7 +89,8 @@ pub struct Watch {
 }
 
 enum Queued {
-    Commit(Arc<Notice>),
+    /// A commit, of which so many endings were told, or are not to be told.
+    Commit(Arc<Notice>, usize),
     Bookmark(Bookmark),
 }
 
@@ -102,12 +102,12 @@ struct Look {
 }
 
 impl Broker {
-    /// Begins a stream. Its place is to be held for as long as anything of it may still be read.
+    /// Begins a stream. Its share is to be held for as long as anything of it may still be read.
     ///
     /// # Errors
     /// [`Refusal`] if the caller is nobody, does not enforce what it asks for, comes from elsewhere or has too many
     /// streams.
-    pub fn watch(self: &Arc<Self>, caller: &Caller, ask: WatchAsk) -> Result<(Watch, Place), Refusal> {
+    pub fn watch(self: &Arc<Self>, caller: &Caller, ask: WatchAsk) -> Result<(Watch, Share), Refusal> {
         // 1. Who asks, and for what.
         let authority = self.authority(caller, &ask.audiences)?;
 
@@ -122,8 +122,9 @@ impl Broker {
             Some(Cursor { revision, .. }) if revision > head.durable => {
                 return Err(Refusal::invalid("begin.cursor", "is from the future"));
             }
-            // It may enforce more than it did when it was away, and was told nothing of that.
-            Some(Cursor { revision, .. }) if ask.audiences.is_empty() && revision < authority.control => {
+            // It may enforce more than it did when it was away, and was told nothing of that. Locks, which may be those of
+            // other tenants, change nothing of it.
+            Some(Cursor { revision, .. }) if ask.audiences.is_empty() && revision < authority.configured => {
                 Revision::ZERO
             }
             Some(Cursor { revision, .. }) if sabotage::on("watch_repeats") => {
@@ -133,19 +134,19 @@ impl Broker {
         };
 
         // 3. If there is room.
-        let place = self.streams.open(caller.spiffe_id())?;
+        let share = self.streams.take(caller.spiffe_id())?;
         let watch = Watch {
             broker: Arc::clone(self),
             asked: ask.audiences,
+            asking: self.bookmarks.open(authority.tenant.clone()),
             authority,
             position,
             queue: VecDeque::new(),
             walking: JoinSet::new(),
             newest: self.table.notices().newest(),
-            asking: self.bookmarks.open(),
             bookmark: None,
         };
-        Ok((watch, place))
+        Ok((watch, share))
     }
 
     /// What a caller may be told now: of the audiences that it enforces, by the registry in force.
@@ -160,13 +161,16 @@ impl Broker {
         }
         let audiences = if asked.is_empty() { enforced } else { asked.clone() };
         let control = in_force.control.revision();
-        Ok(Authority { tenant: who.tenant, audiences, control, checked: now.judge })
+        let configured =
+            if sabotage::on("tenants_hold_each_other_up") { control } else { in_force.configured };
+        Ok(Authority { tenant: who.tenant, audiences, control, configured })
     }
 
     /// Finds what ended behind a revision by a look at every tree.
     async fn walk(&self, authority: Authority, after: Revision) -> Result<Look, Refusal> {
         // 1. That is work, so only few do it at once, and none on a thread that serves calls.
-        let turn = self.lists.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
+        let turn = self.walk_turns.take(&authority.tenant).await;
+        let turn = turn.map_err(|_| Refusal::unavailable("stopping"))?;
 
         // 2. What is durable was folded before, so that the walk finds it. What comes later is left to the ring, or
         //    to another walk if the ring has lost it by then.
@@ -210,19 +214,10 @@ impl Watch {
         self.asking.ask(nonce);
     }
 
-    /// When it has to be looked at next whether the caller still may be told (invariant W8).
+    /// The control revision by which its caller may be told.
     #[must_use]
-    pub fn authorised_until(&self) -> Timestamp {
-        self.authority.checked.after(AUTHORITY_MAX)
-    }
-
-    /// Whether it has to be looked at before anything more is told.
-    #[must_use]
-    pub fn needs_authority(&self) -> bool {
-        let control = self.broker.table.in_force().control.revision();
-        let due =
-            control != self.authority.control || self.authorised_until() <= self.broker.clock.now().judge;
-        due && !sabotage::on("streams_outlive_their_authorisation")
+    pub const fn control(&self) -> Revision {
+        self.authority.control
     }
 
     /// Looks again whether the caller may be told, by what is in force now.
@@ -249,7 +244,7 @@ impl Watch {
         loop {
             match self.queue.front() {
                 Some(Queued::Bookmark(_)) => return Ok(()),
-                Some(Queued::Commit(commit)) => {
+                Some(Queued::Commit(commit, _)) => {
                     let durable = self.broker.table.journal().durable(commit.revision);
                     return durable.await.map(|_| ()).map_err(|_| Sealed.into());
                 }
@@ -287,14 +282,22 @@ impl Watch {
     pub fn take(&mut self) -> Option<Told> {
         match self.queue.pop_front()? {
             Queued::Bookmark(bookmark) => Some(Told::Bookmark(Box::new(bookmark))),
-            Queued::Commit(commit) => {
-                let covered = commit.endings.iter().filter(|it| self.authority.covers(&commit.tenant, it));
-                let mut endings: Vec<_> = covered.map(told).collect();
-                let revision = commit.revision;
+            Queued::Commit(commit, from) => {
+                let endings = commit.endings.iter().enumerate().skip(from);
+                let mut covered = endings.filter(|(_, it)| self.authority.covers(&commit.tenant, it));
+                let mut endings: Vec<_> =
+                    covered.by_ref().take(ENDINGS_TOLD_MAX).map(|(_, it)| told(it)).collect();
+                let rest = covered.next().map(|(next, _)| next);
+                let (revision, more) = (commit.revision, rest.is_some());
                 if sabotage::on("watch_splits") {
                     endings.truncate(1);
+                } else if let Some(next) = rest {
+                    // INVARIANT: nothing comes between the parts of a commit (W3).
+                    self.queue.push_front(Queued::Commit(commit, next));
                 }
-                (!endings.is_empty()).then_some(Told::Endings(Endings { revision, endings }))
+                // A part that said that more will come has a last one, even if the caller may be told of less by then.
+                let is_due = from > 0 || !endings.is_empty();
+                is_due.then_some(Told::Endings(Endings { revision, endings, more }))
             }
         }
     }
@@ -333,9 +336,9 @@ impl Watch {
                 continue;
             }
             if sabotage::on("watch_disorders") {
-                self.queue.push_front(Queued::Commit(commit));
+                self.queue.push_front(Queued::Commit(commit, 0));
             } else {
-                self.queue.push_back(Queued::Commit(commit));
+                self.queue.push_back(Queued::Commit(commit, 0));
             }
         }
         self.position = self.position.max(reached);

@@ -239,3 +239,23 @@ async fn a_sleeper_wakes_when_the_judging_clock_reaches_its_deadline() {
     source.elapse(Duration::from_millis(1));
     assert_eq!(sleeper.await.unwrap(), Now::at(START.after(HOUR)));
 }
+
+#[tokio::test]
+async fn a_period_passes_while_the_judging_clock_stands_still() {
+    let (clock, source) = Clock::manual(START);
+    source.set_wall(START.after(HOUR));
+    assert_eq!(clock.now().judge, START.after(HOUR));
+    source.set_wall(START);
+    let sleeper = tokio::spawn({
+        let clock = clock.clone();
+        async move { clock.sleep(Duration::from_secs(1)).await }
+    });
+    tokio::task::yield_now().await;
+    source.elapse(Duration::from_millis(999));
+    // Nor does it pass by a jump.
+    source.set_wall(START.after(HOUR));
+    tokio::task::yield_now().await;
+    assert!(!sleeper.is_finished());
+    source.elapse(Duration::from_millis(1));
+    sleeper.await.unwrap();
+}

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::{count, defaults};
 use crate::openers::Quota;
-use crate::streams::StreamLimits;
+use crate::shares::ShareLimits;
 use crate::table::Capacity;
+use crate::turns::Turns;
 
 /// Limits of tasks and leases.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,6 +38,8 @@ pub struct Limits {
     pub ended_kept_seconds: NonZeroU64,
     /// Locks of one tenant at once.
     pub locks_max: NonZeroU32,
+    /// Tenants whose locks are swept at once.
+    pub lock_sweeps_max: NonZeroU32,
     /// Seconds after which a credential ends whose caller was gone before it could be handed over, unless it asks again.
     pub undelivered_seconds: NonZeroU32,
     /// Tokens that are known by their digest, so that their introspection needs no verification.
@@ -47,6 +50,10 @@ pub struct Limits {
     pub watch_streams_max: NonZeroU32,
     /// As many of one caller.
     pub watch_streams_per_caller_max: NonZeroU32,
+    /// Walks over all trees at once, for streams from further back than the notices.
+    pub watch_walks_max: NonZeroU32,
+    /// As many for one tenant.
+    pub watch_walks_per_tenant_max: NonZeroU32,
     /// Seconds that a reader may hold up its stream.
     pub watch_stall_seconds_max: NonZeroU32,
     /// Decisions made again because what they were made from changed meanwhile.
@@ -55,8 +62,10 @@ pub struct Limits {
     pub denials_recorded_per_minute_max: NonZeroU32,
     /// Refusals of strangers that leave a record in a minute; the rest are counted.
     pub strangers_recorded_per_minute_max: NonZeroU32,
-    /// Lists made at once.
+    /// Lists made at once; others wait.
     pub lists_max: NonZeroU32,
+    /// Lists that one caller may have made or wait for at once.
+    pub lists_per_caller_max: NonZeroU32,
     /// DPoP proofs remembered, so that none is taken twice.
     pub proofs_remembered_max: NonZeroU32,
     /// As many of one caller.
@@ -87,16 +96,20 @@ impl Default for Limits {
             delegation_depth_max: NonZeroU8::MIN.saturating_add(4),
             ended_kept_seconds: defaults::nonzero(86_400),
             locks_max: defaults::small(1_000),
+            lock_sweeps_max: defaults::small(8),
             undelivered_seconds: defaults::small(10),
             tokens_known_max: defaults::small(1_000_000),
             notices_held_max: defaults::small(65_536),
             watch_streams_max: defaults::small(10_000),
             watch_streams_per_caller_max: defaults::small(64),
+            watch_walks_max: defaults::small(4),
+            watch_walks_per_tenant_max: defaults::small(2),
             watch_stall_seconds_max: defaults::small(10),
             conflict_retries_max: 8,
             denials_recorded_per_minute_max: defaults::small(300),
             strangers_recorded_per_minute_max: defaults::small(60),
             lists_max: defaults::small(2),
+            lists_per_caller_max: defaults::small(4),
             proofs_remembered_max: defaults::small(100_000),
             proofs_remembered_per_caller_max: defaults::small(5_000),
             page_size_max: defaults::small(100),
@@ -164,22 +177,49 @@ impl Limits {
         count(self.locks_max)
     }
 
+    /// Of how many tenants locks may be swept at once.
+    #[must_use]
+    pub fn lock_sweeps_max(&self) -> usize {
+        count(self.lock_sweeps_max)
+    }
+
     /// How many streams of revocations there may be.
     #[must_use]
-    pub fn watch_streams(&self) -> StreamLimits {
-        StreamLimits {
-            all: ("watch_streams_max", count(self.watch_streams_max)),
+    pub fn watch_streams(&self) -> ShareLimits {
+        ShareLimits {
+            what: "streams",
+            all: Some(("watch_streams_max", count(self.watch_streams_max))),
             per_caller: ("watch_streams_per_caller_max", count(self.watch_streams_per_caller_max)),
         }
     }
 
     /// How many may follow the audit log.
     #[must_use]
-    pub fn audit_streams(&self) -> StreamLimits {
-        StreamLimits {
-            all: ("audit_streams_max", count(self.audit_streams_max)),
+    pub fn audit_streams(&self) -> ShareLimits {
+        ShareLimits {
+            what: "streams",
+            all: Some(("audit_streams_max", count(self.audit_streams_max))),
             per_caller: ("audit_streams_per_caller_max", count(self.audit_streams_per_caller_max)),
         }
+    }
+
+    /// How many lists one caller may have made at once. In all, they wait for their turn.
+    #[must_use]
+    pub fn lists_of_callers(&self) -> ShareLimits {
+        let per_caller = ("lists_per_caller_max", count(self.lists_per_caller_max));
+        ShareLimits { what: "lists", all: None, per_caller }
+    }
+
+    /// How many lists are made at once.
+    #[must_use]
+    pub fn lists(&self) -> usize {
+        count(self.lists_max)
+    }
+
+    /// The turns of streams that are told from a walk.
+    #[must_use]
+    pub fn watch_walks(&self) -> Turns {
+        Turns::new(count(self.watch_walks_max), count(self.watch_walks_per_tenant_max))
     }
 
     /// How many leases one task may have.

@@ -6,7 +6,6 @@ use brevet_core::fact::{DeniedOperation, Fact, ReasonCode};
 use brevet_core::id::{LeaseId, RootTaskId, TaskId};
 use brevet_core::name::RequestId;
 use brevet_core::proof::Caller;
-use brevet_core::time::Timestamp;
 use tonic::{Request, Response, Status};
 use tracing::debug;
 
@@ -78,7 +77,7 @@ impl Door {
     pub(super) fn known(&self, peer: Option<&Peer>, method: &str) -> Result<Arc<Caller>, Status> {
         let now = self.broker.clock.now().judge;
         peer.map_or(Err("no_connection"), |peer| peer.caller(now)).map_err(|reason| {
-            self.stranger(method, reason, now);
+            self.stranger(method, reason);
             status::unauthenticated()
         })
     }
@@ -103,10 +102,10 @@ impl Door {
     }
 
     /// Records some refusals of strangers and counts all, so that nobody can fill the disk (invariant U1).
-    fn stranger(&self, method: &str, reason: &'static str, now: Timestamp) {
+    fn stranger(&self, method: &str, reason: &'static str) {
         debug!(method, reason, "a stranger was refused");
         self.broker.metrics.refused_stranger();
-        if !self.strangers.spend((), now) {
+        if !self.strangers.spend((), self.broker.clock.now().issue) {
             return;
         }
         let operation = DeniedOperation::Method(method.to_owned());

@@ -11,6 +11,7 @@ mod peer;
 mod possession;
 mod revocation;
 mod status;
+mod stream;
 mod task;
 mod unread;
 
@@ -32,14 +33,14 @@ use tonic::service::Routes;
 pub use self::door::Door;
 pub use self::peer::Peer;
 pub use self::possession::ProofMemory;
-use crate::broker::Broker;
+use crate::broker::{Broker, ENDINGS_TOLD_MAX};
 use crate::config::GrpcConfig;
 
 /// The most bytes in one answer: a token carries its scope once more than the largest request does.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// The most bytes of the endings of one commit, which are told as a whole: some 100,000 leases.
-const ENDINGS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most bytes that one ending takes on the wire. As many as a message has are a mebibyte, which any client takes.
+const ENDING_BYTES_MAX: usize = 256;
 /// A record repeats what was asked for in the facts, in the terms and in the evidence, and a character may take the
 /// room of several there.
 const EVENT_BYTES_PER_REQUEST_BYTE: usize = 16;
@@ -64,7 +65,7 @@ pub fn routes(
         .max_encoding_message_size(ANSWER_BYTES_MAX);
     let revocations = RevocationServiceServer::new(revocation::Revocations(door.clone()))
         .max_decoding_message_size(bytes_max)
-        .max_encoding_message_size(ENDINGS_BYTES_MAX);
+        .max_encoding_message_size(ENDINGS_TOLD_MAX * ENDING_BYTES_MAX);
     let leases = LeaseServiceServer::new(lease::Leases(door.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(ANSWER_BYTES_MAX);

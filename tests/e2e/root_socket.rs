@@ -8,8 +8,6 @@ use brevet_api::v1::selector::Kind;
 use brevet_core::fact::Fact;
 use brevet_testkit::ca::TestCa;
 use brevet_testkit::daemon::refused_start;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::operator::selector;
@@ -19,14 +17,6 @@ const OTHER_OPERATOR: &str = "spiffe://other.example/operator/omar";
 
 async fn token(agent: &Client, request: v1::IssueCredentialRequest) -> v1::Credential {
     agent.issue(request).await.ok().credential.unwrap()
-}
-
-async fn metrics(url: &str) -> String {
-    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -73,7 +63,7 @@ async fn t6_u1_a_stop_of_everything_is_lifted_over_the_root_socket_which_leaves_
     assert_eq!(leases.unwrap_err().code(), Code::Unimplemented);
     // Each use is an alarm, and what the locks ended is counted.
     assert!(world.log().contains("the root socket is used"));
-    let metrics = metrics(&world.endpoints().http).await;
+    let metrics = world.metrics().await;
     for line in [
         "brevet_root_socket_uses_total 9",
         "brevet_locks_in_force 0",

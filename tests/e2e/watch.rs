@@ -197,9 +197,9 @@ async fn t2_w1_w2_w3_w6_a_verifier_is_told_of_every_ending_once_in_order_and_bef
         if let Some(task) = tasks.get(number).filter(|_| number >= 2) {
             ended.push((orchestrator.complete(task).await.ok().revision, task.clone()));
         }
-        let v1::Endings { revision, mut endings } = stream.endings().await;
+        let v1::Endings { revision, mut endings, more } = stream.endings().await;
         let ending = endings.pop().unwrap();
-        assert!(endings.is_empty());
+        assert!(endings.is_empty() && !more);
         assert_eq!(ending.reason, "completed");
         let Some(v1::endings::ending::Ended::Task(task)) = ending.ended else { panic!("{ending:?}") };
         told.push((revision, task));
@@ -353,8 +353,7 @@ async fn w8_a_stream_ends_with_the_identity_that_it_was_opened_with() {
     let server = world.endpoints().identity(RESOURCE_SERVER).unwrap().spiffe_id.clone();
     let short = Leaf { not_after: now().after(Duration::from_secs(4)), ..Leaf::of(server.as_str(), now()) };
     let broker = world.connect(&world.identity(&world.ca.sign(&short))).await.unwrap();
-    // When it ends, it is nobody's.
-    let client = world.stranger(broker);
+    let client = world.known(broker, server.as_str());
     let mut stream = Stream::open(&client, begin(&[], None)).await.unwrap();
     stream.bookmark(1).await;
     let ended = Err::<(), _>(stream.end().await);
@@ -373,6 +372,10 @@ async fn nobody_has_more_streams_than_it_may_and_a_place_comes_back_with_its_end
     let second = Stream::open(&server, begin(&[], None)).await.unwrap();
     let refused = Stream::open(&server, begin(&[], None)).await.map(|_| ());
     server.answer(METHOD, None, refused).refused(Code::ResourceExhausted, "watch_streams_per_caller_max");
+    let metrics = world.metrics().await;
+    for line in ["brevet_streams_open{kind=\"revocations\"} 2", "brevet_streams_open{kind=\"audit\"} 0"] {
+        assert!(metrics.lines().any(|told| told == line), "{line}\n{metrics}");
+    }
     drop(first);
     // Each try that comes too early leaves a record of its own.
     eventually("the place is free", || async {

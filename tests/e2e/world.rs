@@ -18,6 +18,8 @@ use brevet_testkit::ca::{TestCa, TestSvid};
 use brevet_testkit::daemon::Daemon;
 use ring::rand::SystemRandom;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
 pub(crate) const ORCHESTRATOR: &str = "orchestrator";
@@ -125,6 +127,17 @@ impl World {
     /// A client of which the journal is to say that its caller is this one.
     pub(crate) fn known(&self, broker: Broker, spiffe_id: &str) -> Client {
         Client { broker, caller: Some(spiffe_id.to_owned()), expected: Arc::clone(&self.expected) }
+    }
+
+    /// What the daemon measures now.
+    pub(crate) async fn metrics(&self) -> String {
+        let mut stream =
+            TcpStream::connect(self.endpoints().http.trim_start_matches("http://")).await.unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
     }
 
     /// A client of which the journal is to know no caller.

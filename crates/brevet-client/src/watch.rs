@@ -33,8 +33,6 @@ use crate::refusal::Refusal;
 const NONCE_BYTES: usize = 16;
 /// Messages that may wait to be sent; a nonce that finds no room is not missed, for another follows.
 const UNSENT_MAX: usize = 8;
-/// The most bytes of the endings of one commit, which are told as a whole.
-const ENDINGS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What is watched, and how eagerly.
 #[derive(Debug, Clone)]
@@ -68,7 +66,7 @@ pub enum Event {
     Anew,
     /// A nonce is about to be sent: note the time.
     Asking(Nonce),
-    /// The endings of one commit.
+    /// The endings of one commit, or a part of them.
     Endings(Endings),
     /// Everything up to a revision was told.
     Bookmark(Bookmark),
@@ -196,7 +194,7 @@ async fn follow(
     };
     // There is room: nothing was sent before.
     let _room = ask.try_send(message(Asked::Begin(begin)));
-    let mut stub = broker.revocations().max_decoding_message_size(ENDINGS_BYTES_MAX);
+    let mut stub = broker.revocations();
     let mut stream = stub.watch_revocations(ReceiverStream::new(asked)).await?.into_inner();
 
     let rng = SystemRandom::new();
@@ -213,9 +211,9 @@ async fn follow(
             told = stream.message() => match told?.ok_or(Lost::Ended)?.kind {
                 Some(Told::Endings(wire)) => {
                     let endings = endings(wire).ok_or(Lost::Malformed("an ending"))?;
-                    let revision = endings.revision;
+                    let told = endings.told();
                     let _applied = tell(Event::Endings(endings));
-                    place.told(revision);
+                    place.told(told);
                 }
                 Some(Told::Bookmark(wire)) => {
                     let bookmark = bookmark(wire).ok_or(Lost::Malformed("a bookmark"))?;
@@ -261,7 +259,7 @@ pub fn endings(wire: v1::Endings) -> Option<Endings> {
         Some(ToldEnding { ended, reason, until: time(until.seconds, until.nanos)? })
     };
     let endings = wire.endings.into_iter().map(ending).collect::<Option<_>>()?;
-    Some(Endings { revision: Revision(wire.revision), endings })
+    Some(Endings { revision: Revision(wire.revision), endings, more: wire.more })
 }
 
 /// A bookmark as it is on the wire. None if it cannot be one.
@@ -330,7 +328,7 @@ mod tests {
             reason: "done".to_owned(),
             until: Some(prost_types::Timestamp { seconds, nanos }),
         };
-        let of = |ending| endings(v1::Endings { revision: 5, endings: vec![ending] });
+        let of = |ending| endings(v1::Endings { revision: 5, endings: vec![ending], more: false });
         let good = "tasks/0000000000000000000000000g";
         assert!(of(ending(good, 1, 0)).is_some());
         for (name, seconds, nanos) in

@@ -1,7 +1,7 @@
 //! Control: what binds every task tree. Locks, the registry's and the policies' digests, and the revision of the
 //! newest change among them, which every decision names as part of its basis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,34 @@ pub struct Control {
     registry: Option<RegistryDigest>,
     trust: Option<TrustDigest>,
     locks: BTreeMap<LockId, LockRecord>,
+    /// A snapshot from before there was this has no sweep that is newer than itself, so that none is missed.
+    #[serde(default)]
+    sweeps: Sweeps,
+}
+
+/// The revision of the newest sweep that was recorded: of a lock for all tenants, and of each tenant's locks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Sweeps {
+    for_all: Revision,
+    of_tenant: BTreeMap<TenantName, Revision>,
+}
+
+impl Sweeps {
+    fn record(&mut self, tenant: Option<&TenantName>, revision: Revision) {
+        match tenant {
+            None => self.for_all = revision,
+            Some(tenant) => {
+                self.of_tenant.insert(tenant.clone(), revision);
+            }
+        }
+    }
+
+    /// Whose sweeps are newer than a revision; none is those for all tenants.
+    fn behind(&self, revision: Revision) -> impl Iterator<Item = Option<&TenantName>> {
+        let of_tenant = self.of_tenant.iter().map(|(tenant, swept)| (Some(tenant), *swept));
+        let all = of_tenant.chain([(None, self.for_all)]);
+        all.filter(move |(_, swept)| *swept > revision).map(|(tenant, _)| tenant)
+    }
 }
 
 impl Control {
@@ -83,6 +111,7 @@ impl Control {
             Fact::LockSwept { lock, tasks, leases } => {
                 if let Some(record) = self.locks.get_mut(lock) {
                     record.swept = Some(Swept { tasks: *tasks, leases: *leases });
+                    self.sweeps.record(record.lock.tenant.as_ref(), revision);
                 }
             }
             _ => return,
@@ -101,6 +130,26 @@ impl Control {
     /// The locks that have killed what has no ending of its own yet, if there is any.
     pub fn unswept(&self) -> impl Iterator<Item = &LockRecord> {
         self.locks.values().filter(|record| record.swept.is_none())
+    }
+
+    /// Tells of a tenant whether everything that locks up to a revision have killed of it has endings of its own up to
+    /// there.
+    ///
+    /// A lock from up to there is still unswept, or it was swept: if only behind the revision, then the newest sweep is
+    /// behind it too. So that is enough to know, and a lock that is forgotten needs no record.
+    pub fn settled(&self, revision: Revision) -> impl Fn(&TenantName) -> bool {
+        let unswept = self.unswept().filter(move |record| record.created <= revision);
+        let mut unsettled: BTreeSet<_> = unswept.map(|record| record.lock.tenant.as_ref()).collect();
+        if !sabotage::on("bookmark_before_swept_is_durable") {
+            unsettled.extend(self.sweeps.behind(revision));
+        }
+        move |tenant| {
+            let own = match sabotage::on("tenants_hold_each_other_up") {
+                true => !unsettled.is_empty(),
+                false => unsettled.contains(&Some(tenant)),
+            };
+            !own && !unsettled.contains(&None)
+        }
     }
 
     /// The first lock that has killed a task recorded at `opened`, if one has.

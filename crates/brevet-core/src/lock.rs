@@ -180,12 +180,20 @@ pub struct LockRecord {
 }
 
 /// What a lock ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Swept {
     /// Tasks, those below others not counted.
     pub tasks: u64,
     /// Leases whose tasks went on.
     pub leases: u64,
+}
+
+impl Swept {
+    /// This and more.
+    #[must_use]
+    pub const fn and(self, more: Self) -> Self {
+        Self { tasks: self.tasks.saturating_add(more.tasks), leases: self.leases.saturating_add(more.leases) }
+    }
 }
 
 impl LockRecord {

@@ -35,13 +35,23 @@ pub struct EarlyEnding {
     pub reach: Reach,
 }
 
-/// The endings of one commit, as a verifier is told of them.
+/// The endings of one commit, or a part of them, as a verifier is told of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endings {
     /// The commit.
     pub revision: Revision,
     /// The endings.
     pub endings: Vec<ToldEnding>,
+    /// Whether more of the same commit come next: it is not told before the last of them.
+    pub more: bool,
+}
+
+impl Endings {
+    /// Everything up to here was told, if everything before the commit was.
+    #[must_use]
+    pub const fn told(&self) -> Revision {
+        if self.more { Revision(self.revision.0.saturating_sub(1)) } else { self.revision }
+    }
 }
 
 /// One of them.

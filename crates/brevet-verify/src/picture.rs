@@ -166,9 +166,10 @@ impl Picture {
         self.asked.push_back((nonce, since_boot));
     }
 
-    /// Takes the endings of one commit. What is told again changes nothing.
+    /// Takes the endings of one commit, or a part of them. What is told again changes nothing.
     pub fn apply(&mut self, endings: &Endings) {
-        self.told = self.told.max(endings.revision);
+        let told = if sabotage::on("parts_are_the_whole") { endings.revision } else { endings.told() };
+        self.told = self.told.max(told);
         for ToldEnding { ended, reason, until } in &endings.endings {
             let told = Told { reason: reason.clone(), until: *until };
             // INVARIANT: the later `until` counts, or it could be forgotten too early.

@@ -1,12 +1,12 @@
+use std::time::Duration;
+
 use brevet_core::fact::{Fact, LeaseOutcome, Outcome, ReasonCode};
-use brevet_core::id::{Id, LockId};
-use brevet_core::lock::{Lock, Selector, Swept};
 use brevet_core::notice::Ended;
 use brevet_core::revision::Incarnation;
 use brevet_journal::Journal;
 
 use super::*;
-use crate::broker::sample::{Sample, X, X_SERVER, XY_SERVER, Y, audience, lease, task};
+use crate::broker::sample::{Sample, X, X_SERVER, XY_SERVER, Y, audience, lease, lock, task};
 
 fn from(revision: u64) -> WatchAsk {
     let cursor = Cursor { incarnation: Incarnation(7), revision: Revision(revision) };
@@ -36,7 +36,7 @@ async fn endings(watch: &mut Watch) -> (u64, Vec<Ended>) {
 }
 
 impl Sample {
-    fn watch(&self, caller: &str, ask: WatchAsk) -> Result<(Watch, Place), Refusal> {
+    fn watch(&self, caller: &str, ask: WatchAsk) -> Result<(Watch, Share), Refusal> {
         self.broker.watch(&self.caller(caller), ask)
     }
 
@@ -116,6 +116,45 @@ async fn w3_what_ends_together_is_told_together() {
     let revision = sample.end_leases(2, &[X, Y]);
     let both = [X, Y].map(|name| Ended::Lease(lease(2, name))).to_vec();
     assert_eq!(endings(&mut late).await, (revision.0, both));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn w3_what_is_too_much_for_one_message_is_told_in_parts_with_nothing_in_between() {
+    let sample = Sample::with(2, 100).await;
+    let leases = sample.issue_many(1, ENDINGS_TOLD_MAX + 1);
+    let (mut near, _near) = sample.watch(XY_SERVER, WatchAsk::default()).unwrap();
+    let before = sample.bookmark(&mut near).await.cursor.revision;
+    let (outcome, reason) = (LeaseOutcome::Revoked, ReasonCode::of("revoked"));
+    let keys: Vec<_> = leases.iter().map(|lease| lease.key).collect();
+    let ended = Fact::LeasesEnded { task: task(1), leases: keys, outcome, reason, since: None };
+    let revision = sample.commit(1, &ended);
+    near.ask(nonce(9));
+    sample.answer();
+    // From the ring, and from the trees.
+    let (mut far, _far) = sample.watch(XY_SERVER, WatchAsk::default()).unwrap();
+    for watch in [&mut near, &mut far] {
+        let mut told = Vec::new();
+        for (count, more) in [(ENDINGS_TOLD_MAX, true), (1, false)] {
+            let next = next(watch).await;
+            let reached = if more { Revision(revision.0 - 1) } else { revision };
+            assert_eq!(next.revision(), reached, "a part is not the whole");
+            let Told::Endings(endings) = next else { panic!("a bookmark in between") };
+            assert_eq!((endings.revision, endings.endings.len(), endings.more), (revision, count, more));
+            told.extend(endings.endings.into_iter().map(|ending| ending.ended));
+        }
+        told.sort_unstable();
+        assert!(told.into_iter().eq(leases.iter().map(|lease| Ended::Lease(*lease))));
+    }
+    assert!(matches!(next(&mut near).await, Told::Bookmark(_)));
+
+    // Who may be told of less by then is still told that there is no more.
+    drop((far, _far));
+    let (mut watch, _watch) = sample.watch(XY_SERVER, from(before.0)).unwrap();
+    watch.ready().await.unwrap();
+    assert_eq!(watch.take().unwrap().revision(), Revision(revision.0 - 1));
+    watch.authority.audiences = [audience(Y)].into();
+    let last = Told::Endings(Endings { revision, endings: Vec::new(), more: false });
+    assert_eq!(next(&mut watch).await, last);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -235,16 +274,14 @@ async fn t6_w6_there_is_no_bookmark_while_a_lock_has_killed_what_was_not_told() 
     let sample = Sample::with(2, 100).await;
     let (mut watch, _place) = sample.watch(XY_SERVER, WatchAsk::default()).unwrap();
     let before = sample.bookmark(&mut watch).await.cursor.revision;
-    let id = LockId(Id::from_bytes([9; 16]));
-    let lock =
-        Lock { id, tenant: None, selector: Selector::Everything, message: "stop".to_owned(), until: None };
-    watch.ask(nonce(2));
-    // As long as the lock is not durable, the head is before it and bookmarks would go on; but what is in force is
-    // already more than the head knows.
+    let lock = lock(9, None);
+    let id = lock.id;
+    // As long as the lock is not durable, the head is before it: nobody was told that it has killed anything.
     sample.journal.hold();
     let created = sample.control(&Fact::LockCreated(lock));
-    assert_eq!(sample.answer(), 0);
+    assert_eq!(sample.bookmark(&mut watch).await.cursor.revision, before);
     sample.journal.release();
+    watch.ask(nonce(2));
     assert_eq!(sample.answer(), 0);
 
     let (outcome, reason) = (Outcome::Revoked, ReasonCode::of("locked"));
@@ -253,8 +290,13 @@ async fn t6_w6_there_is_no_bookmark_while_a_lock_has_killed_what_was_not_told() 
     let leases = [X, Y].map(|name| lease(2, name).key).to_vec();
     let (outcome, reason) = (LeaseOutcome::Revoked, ReasonCode::of("locked"));
     let second = sample.commit(2, &Fact::LeasesEnded { task: task(2), leases, outcome, reason, since: None });
-    let swept = Swept { tasks: 1, leases: 2 };
-    let swept = sample.control(&Fact::LockSwept { lock: id, tasks: swept.tasks, leases: swept.leases });
+    // It is swept and may even be forgotten, but the head is before the sweep, and maybe before the endings.
+    sample.journal.hold();
+    let swept = sample.control(&Fact::LockSwept { lock: id, tasks: 1, leases: 2 });
+    sample.control(&Fact::LockLifted { lock: id, proposer: None, confirmers: Vec::new() });
+    assert!(sample.broker.table.in_force().control.locks().is_empty());
+    assert_eq!(sample.answer(), 0, "what could still be lost is not said to be told");
+    sample.journal.release_to(swept);
     assert_eq!(sample.answer(), 1, "the nonce has waited");
     assert!(before < created && created < first);
     assert_eq!(endings(&mut watch).await.0, first.0);
@@ -295,23 +337,15 @@ async fn w5_a_cursor_of_another_journal_or_from_the_future_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn w8_a_stream_is_looked_at_every_second_and_at_every_change_of_control() {
+async fn w8_a_stream_tells_what_its_caller_enforces_now_and_ends_if_that_is_more() {
     let sample = Sample::with(2, 100).await;
     let (mut watch, _place) = sample.watch(XY_SERVER, WatchAsk::default()).unwrap();
     let (mut asked, _asked) = sample.watch(XY_SERVER, from(1)).unwrap();
-    assert!(!watch.needs_authority());
-    sample.time.elapse(Duration::from_millis(999));
-    assert!(!watch.needs_authority());
-    sample.time.elapse(Duration::from_millis(1));
-    assert!(watch.needs_authority());
-    watch.authorise(&sample.caller(XY_SERVER)).unwrap();
-    assert!(!watch.needs_authority());
 
     // It enforces less: it is told less, even of what was queued; or, if it asked for just that, nothing more.
     sample.end_leases(1, &[X, Y]);
     watch.ready().await.unwrap();
     sample.enforcers(&[(X, &[XY_SERVER]), (Y, &[X_SERVER])]).await;
-    assert!(watch.needs_authority());
     watch.authorise(&sample.caller(XY_SERVER)).unwrap();
     assert_eq!(endings(&mut watch).await.1, [Ended::Lease(lease(1, X))]);
     assert_eq!(reason(asked.authorise(&sample.caller(XY_SERVER))), "not_enforcer");
@@ -332,6 +366,19 @@ async fn w4_who_enforces_more_when_it_comes_back_is_told_of_that_from_the_beginn
     sample.enforcers(&[(X, &[X_SERVER]), (Y, &[X_SERVER])]).await;
     let (mut watch, _place) = sample.watch(X_SERVER, WatchAsk { cursor, ..WatchAsk::default() }).unwrap();
     assert_eq!(endings(&mut watch).await.0, revision.0, "it was told nothing of it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn w2_w5_no_lock_makes_a_stream_begin_anew() {
+    let sample = Sample::with(2, 100).await;
+    let cursor = from(sample.end(1).0).cursor;
+    let lock = lock(9, Some("another"));
+    let id = lock.id;
+    sample.control(&Fact::LockCreated(lock));
+    sample.control(&Fact::LockSwept { lock: id, tasks: 0, leases: 0 });
+    let (mut watch, _place) = sample.watch(XY_SERVER, WatchAsk { cursor, ..WatchAsk::default() }).unwrap();
+    let revision = sample.end(2);
+    assert_eq!(endings(&mut watch).await.0, revision.0, "what was told is not told again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

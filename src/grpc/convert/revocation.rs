@@ -55,7 +55,8 @@ fn endings(endings: Endings) -> v1::Endings {
         reason: ending.reason.as_str().to_owned(),
         until: Some(timestamp(ending.until)),
     };
-    v1::Endings { revision: endings.revision.0, endings: endings.endings.into_iter().map(ending).collect() }
+    let Endings { revision, endings, more } = endings;
+    v1::Endings { revision: revision.0, endings: endings.into_iter().map(ending).collect(), more }
 }
 
 fn bookmark(bookmark: Bookmark) -> v1::Bookmark {
@@ -72,5 +73,31 @@ fn bookmark(bookmark: Bookmark) -> v1::Bookmark {
         nonce_path: bookmark.nonce_path.iter().map(|hash| hash.to_vec()).collect(),
         key_id: bookmark.key_id.as_str().to_owned(),
         signature: bookmark.signature.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brevet_core::fact::ReasonCode;
+    use brevet_core::id::{Id, LeaseId, LeaseKey, RootTaskId, TaskId};
+    use brevet_core::time::Timestamp;
+    use prost::Message;
+
+    use super::*;
+    use crate::broker::ENDINGS_TOLD_MAX;
+    use crate::grpc::ENDING_BYTES_MAX;
+
+    #[test]
+    fn a_message_takes_as_many_endings_as_it_is_to_however_long_they_are() {
+        let id = |byte| Id::from_bytes([byte; 16]);
+        let task = TaskId::child_of(RootTaskId(id(255)), id(254)).unwrap();
+        let ending = ToldEnding {
+            ended: Ended::Lease(LeaseId { task, key: LeaseKey(id(255)) }),
+            reason: ReasonCode::parse(&"r".repeat(64)).unwrap(),
+            until: Timestamp::from_millis(u64::MAX),
+        };
+        let all =
+            Endings { revision: Revision(u64::MAX), endings: vec![ending; ENDINGS_TOLD_MAX], more: true };
+        assert!(told(Told::Endings(all)).encoded_len() < ENDINGS_TOLD_MAX * ENDING_BYTES_MAX);
     }
 }

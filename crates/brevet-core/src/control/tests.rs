@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::fact::{Outcome, ReasonCode};
 use crate::ledger::tests::sample::*;
@@ -108,4 +110,72 @@ fn l6_the_first_of_several_locks_is_the_one_that_killed() {
     }
     let killed = control.lock_on_terms(&tenant, &terms, Revision(4)).map(|record| record.created_at);
     assert_eq!(killed, Some(at(5)));
+}
+
+#[test]
+fn t6_w6_what_a_lock_binds_is_settled_where_its_sweep_is_reached() {
+    let [north, south] = ["north", "south"].map(tenant);
+    let settled = |control: &Control, revision| {
+        let settled = control.settled(Revision(revision));
+        [settled(&north), settled(&south)]
+    };
+    let swept = |number| Fact::LockSwept { lock: lock_id(number), tasks: 0, leases: 0 };
+    let mut control = Control::default();
+    let of_north = Lock { tenant: Some(north.clone()), ..lock(1, Selector::Everything) };
+    control.apply(&Fact::LockCreated(of_north), Revision(5), now(0));
+    assert_eq!(settled(&control, 4), [true, true], "it had not come yet");
+    assert_eq!(settled(&control, 5), [false, true]);
+    control.apply(&swept(1), Revision(8), now(0));
+    assert_eq!([7, 8].map(|revision| settled(&control, revision)), [[false, true], [true, true]]);
+    // Nor when it is forgotten.
+    control.apply(&lifted(1), Revision(9), now(0));
+    assert!(control.locks().is_empty());
+    assert_eq!([7, 8].map(|revision| settled(&control, revision)), [[false, true], [true, true]]);
+
+    control.apply(&Fact::LockCreated(lock(2, Selector::Everything)), Revision(10), now(0));
+    assert_eq!([9, 10].map(|revision| settled(&control, revision)), [[true, true], [false, false]]);
+    control.apply(&swept(2), Revision(12), now(0));
+    assert_eq!([11, 12].map(|revision| settled(&control, revision)), [[false, false], [true, true]]);
+}
+
+proptest! {
+    /// Whatever was locked, swept and lifted, and wherever the durable head is.
+    #[test]
+    fn t6_w6_settled_means_that_every_lock_up_to_there_was_swept_by_then(
+        steps in prop::collection::vec((0..6_u128, 0..3_u8), 1..40),
+    ) {
+        let tenants = ["north", "south"].map(tenant);
+        // Locks 0 and 3 are for all tenants.
+        let of = |number: u128| (!number.is_multiple_of(3)).then(|| tenants[usize::from(number % 3 == 1)].clone());
+        let mut control = Control::default();
+        let mut locks = BTreeMap::<u128, (Revision, Option<Revision>)>::new();
+        for (revision, (number, step)) in (1..).map(Revision).zip(&steps) {
+            let fact = match step {
+                0 if !locks.contains_key(number) => {
+                    locks.insert(*number, (revision, None));
+                    Fact::LockCreated(Lock { tenant: of(*number), ..lock(*number, Selector::Everything) })
+                }
+                1 if locks.get(number).is_some_and(|(_, swept)| swept.is_none()) => {
+                    locks.entry(*number).and_modify(|(_, swept)| *swept = Some(revision));
+                    Fact::LockSwept { lock: lock_id(*number), tasks: 0, leases: 0 }
+                }
+                _ => lifted(*number),
+            };
+            control.apply(&fact, revision, now(0));
+        }
+        let newest = u64::try_from(steps.len()).unwrap();
+        for head in (0..=newest).map(Revision) {
+            let settled = control.settled(head);
+            for tenant in &tenants {
+                let binding = || locks.iter().filter(|(number, _)| of(**number).is_none_or(|it| it == *tenant));
+                let up_to_head = |it: Revision| it <= head;
+                let is_told = binding().all(|(_, (created, swept))| {
+                    !up_to_head(*created) || swept.is_some_and(up_to_head)
+                });
+                prop_assert!(is_told || !settled(tenant), "{tenant:?} at {head}");
+                // And it is settled at the newest revision as soon as it can be.
+                prop_assert!(head.0 < newest || is_told == settled(tenant), "{tenant:?} waits for nothing");
+            }
+        }
+    }
 }

@@ -56,6 +56,14 @@ fn a_state_is_read_from_its_snapshot_as_it_was() {
 }
 
 #[test]
+fn a_snapshot_from_before_sweeps_were_kept_in_mind_is_read() {
+    let text = String::from_utf8(full().to_snapshot().unwrap()).unwrap();
+    let before = text.replace(r#","sweeps":{"for_all":0,"of_tenant":{}}"#, "");
+    assert_ne!(before, text);
+    assert_eq!(State::from_snapshot(before.as_bytes()).unwrap(), Some(full()));
+}
+
+#[test]
 fn every_record_counts_and_each_fact_reaches_what_it_is_about() {
     let state = full();
     assert_eq!(state.revision, Revision(7));

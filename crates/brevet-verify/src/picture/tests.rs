@@ -26,7 +26,7 @@ fn task(text: &str) -> TaskId {
 
 fn endings(revision: u64, ended: Ended, until: Timestamp) -> Endings {
     let reason = ReasonCode::of("done");
-    Endings { revision: Revision(revision), endings: vec![ToldEnding { ended, reason, until }] }
+    Endings { revision: Revision(revision), endings: vec![ToldEnding { ended, reason, until }], more: false }
 }
 
 /// A broker that signs bookmarks, and the picture of who watches it.
@@ -233,6 +233,17 @@ fn w5_the_cursor_is_behind_everything_that_was_told() {
     // A bookmark may be behind what was told since it was signed.
     watched.progress(2, boot(1), 8, at(1));
     assert_eq!(at_revision(&watched), 9);
+}
+
+#[test]
+fn w3_w5_a_part_of_a_commit_counts_at_once_and_the_cursor_waits_for_the_last() {
+    let mut watched = Watched::new();
+    watched.progress(1, boot(0), 5, at(1));
+    let part = |name, more| Endings { more, ..endings(9, Ended::Task(task(name)), at(300)) };
+    watched.picture.apply(&part(LEAF, true));
+    assert_eq!((watched.picture.len(), watched.picture.cursor().unwrap().revision), (1, Revision(8)));
+    watched.picture.apply(&part(MIDDLE, false));
+    assert_eq!((watched.picture.len(), watched.picture.cursor().unwrap().revision), (2, Revision(9)));
 }
 
 #[test]

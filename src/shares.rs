@@ -1,0 +1,127 @@
+//! Shares: how much of something may be held at once, in all and by each caller, so that nobody takes all of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use brevet_core::spiffe_id::SpiffeId;
+use thiserror::Error;
+
+/// As much is held as may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("there are {max} {what}, which is the limit")]
+pub struct Full {
+    /// What it is.
+    pub what: &'static str,
+    /// The limit's name.
+    pub limit: &'static str,
+    /// The limit.
+    pub max: usize,
+}
+
+/// The most that is held at once, each limit under the name that the configuration has for it.
+#[derive(Debug, Clone, Copy)]
+pub struct ShareLimits {
+    /// Of what, in the plural.
+    pub what: &'static str,
+    /// In all, unless that has a bound elsewhere.
+    pub all: Option<(&'static str, usize)>,
+    /// By one caller.
+    pub per_caller: (&'static str, usize),
+}
+
+/// What is held.
+#[derive(Debug)]
+pub struct Shares {
+    limits: ShareLimits,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    by_caller: BTreeMap<SpiffeId, usize>,
+}
+
+/// One of a caller's, given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    shares: Arc<Shares>,
+    caller: SpiffeId,
+}
+
+impl Shares {
+    /// None, and room for so many.
+    #[must_use]
+    pub fn new(limits: ShareLimits) -> Arc<Self> {
+        Arc::new(Self { limits, counts: Mutex::default() })
+    }
+
+    /// One more for a caller.
+    ///
+    /// # Errors
+    /// [`Full`] if it may not have one.
+    pub fn take(self: &Arc<Self>, caller: &SpiffeId) -> Result<Share, Full> {
+        let ShareLimits { what, all, per_caller } = self.limits;
+        let mut counts = self.lock();
+        let own = counts.by_caller.get(caller).copied().unwrap_or(0);
+        for ((limit, max), held) in [(per_caller, own)].into_iter().chain(all.map(|all| (all, counts.all))) {
+            if held >= max {
+                return Err(Full { what, limit, max });
+            }
+        }
+        counts.all = counts.all.saturating_add(1);
+        counts.by_caller.insert(caller.clone(), own.saturating_add(1));
+        Ok(Share { shares: Arc::clone(self), caller: caller.clone() })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().all
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.shares.lock();
+        counts.all = counts.all.saturating_sub(1);
+        let Some(own) = counts.by_caller.get_mut(&self.caller) else { return };
+        *own = own.saturating_sub(1);
+        if *own == 0 {
+            counts.by_caller.remove(&self.caller);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_has_more_than_its_share_nor_all_together_more_than_there_may_be() {
+        let full = |limit, max| Full { what: "lines", limit, max };
+        let limits = ShareLimits { what: "lines", all: Some(("all", 3)), per_caller: ("own", 2) };
+        let shares = Shares::new(limits);
+        let [a, b] = ["spiffe://td/a", "spiffe://td/b"].map(|id| id.parse::<SpiffeId>().unwrap());
+        let first = shares.take(&a).unwrap();
+        let _second = shares.take(&a).unwrap();
+        assert_eq!(shares.take(&a).unwrap_err(), full("own", 2));
+        let _third = shares.take(&b).unwrap();
+        assert_eq!(shares.take(&b).unwrap_err(), full("all", 3));
+        drop(first);
+        let _fourth = shares.take(&b).unwrap();
+        assert_eq!(shares.take(&a).unwrap_err(), full("all", 3));
+        drop((_second, _third, _fourth));
+        assert!(shares.is_empty() && shares.lock().by_caller.is_empty());
+    }
+}
