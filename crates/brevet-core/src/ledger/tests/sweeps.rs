@@ -172,7 +172,7 @@ fn t6_a_lock_kills_what_was_recorded_before_it_and_nothing_after() {
 }
 
 #[test]
-fn a_lock_is_forgotten_when_it_is_swept_and_forbids_nothing_any_more() {
+fn a_lock_is_matched_until_it_is_swept_and_forbids_nothing_any_more() {
     let (mut system, ..) = line();
     let kept = |system: &System| system.control.locks().len();
     let moment = |millis, suspect| Now { suspect, ..now(millis) };
