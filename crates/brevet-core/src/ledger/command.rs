@@ -110,7 +110,7 @@ pub enum DelegateRefusal {
     /// The deadline is not after its opening.
     #[error("the deadline is not in the future")]
     NoTime,
-    /// It is later, more sensitive or wider than its parent.
+    /// It is later, more sensitive or wider than its parent, or done for something else.
     #[error("wider than the parent task")]
     Widens,
     /// A lock forbids it.

@@ -158,6 +158,7 @@ impl Ledger {
         let outlives = self.deadline(*parent).is_none_or(|deadline| opening.deadline > deadline);
         if (outlives && !sabotage::on("children_outlive_parents"))
             || facts.sensitivity_max > above.opened.sensitivity_max
+            || (facts.purpose != above.opened.purpose && !sabotage::on("purposes_change"))
             || !(context.scope.is_within(&above.opened.scope) || sabotage::on("delegation_widens"))
         {
             return Err(DelegateRefusal::Widens);

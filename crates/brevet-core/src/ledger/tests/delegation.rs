@@ -76,6 +76,15 @@ fn d2_a_child_touches_nothing_more_sensitive_than_its_parent() {
 }
 
 #[test]
+fn d2_a_child_is_done_for_what_its_parent_is_done_for() {
+    let system = a_root();
+    let purpose = PurposeCode::parse("other").unwrap();
+    let other = TaskOpened { purpose, ..same_again(root(1), 2) };
+    assert_eq!(answer(&system, &other), Err(DelegateRefusal::Widens));
+    assert_eq!(answer(&system, &same_again(root(1), 2)), Ok(()));
+}
+
+#[test]
 fn d4_nothing_is_delegated_deeper_than_the_limit() {
     let mut system = a_root();
     let mut parent = opened(root(1), None);
@@ -172,7 +181,6 @@ fn what_is_permitted_is_what_is_delegated() {
     system.fold(&Fact::TaskOpened(Arc::new(same_again(root(1), 3))), root(1), 5);
     let task = TaskOpened {
         task_type: TaskType::parse("part").unwrap(),
-        purpose: PurposeCode::parse("other").unwrap(),
         holder: Holder::Claim(claim(3)),
         body: body(7),
         ..same_again(root(1), 2)
