@@ -265,7 +265,7 @@ impl Broker {
     pub fn leases_live(&self) -> u64 {
         let judge = self.clock.now().judge;
         self.table.count(|ledger, control| {
-            ledger.tasks().map(|task| u64::from(ledger.leases_live(task.opened().id, control, judge))).sum()
+            u64::from(ledger.leases_live_below(TaskId::root_of(ledger.root()), control, judge))
         })
     }
 
