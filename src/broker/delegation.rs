@@ -153,9 +153,9 @@ impl Broker {
             body,
         };
         let envelope = self.envelope(now, Some(&who), Some(root), Some(&ask.request_id));
-        let depth_max = self.limits.delegation_depth_max.get();
+        let limits = self.limits.tree_limits();
         let opened = self.table.commit(root, &envelope, Some(permit.evidence()), |ledger, in_force| {
-            let fact = ledger.delegate(&permit, opening, &in_force.control, now, depth_max);
+            let fact = ledger.delegate(&permit, opening, &in_force.control, now, limits);
             fact.map(|fact| (Some(fact), ()))
                 .map_err(|refusal| Refusal::from(refusal).with_message(&in_force.control))
         });

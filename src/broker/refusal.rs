@@ -194,6 +194,11 @@ impl From<DelegateRefusal> for Refusal {
                 "delegation_depth_max",
                 format!("more than {max} delegations below the root task"),
             ),
+            DelegateRefusal::TreeFull(max) => Self::new(
+                Kind::Exhausted,
+                "tasks_per_tree_max",
+                format!("the tree has {max} tasks, which is its limit"),
+            ),
             DelegateRefusal::NoTime => Self::new(Kind::Precondition, "no_time", "the task has no time left"),
             DelegateRefusal::Widens => {
                 Self::new(Kind::Denied, "delegation_widens", "wider than the parent task")

@@ -3,7 +3,7 @@
 use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-use brevet_core::ledger::LeaseLimits;
+use brevet_core::ledger::{LeaseLimits, TreeLimits};
 use serde::Deserialize;
 
 use super::{count, defaults};
@@ -33,6 +33,8 @@ pub struct Limits {
     pub tasks_per_opener_max: NonZeroU32,
     /// Delegations between a root task and the last task below it.
     pub delegation_depth_max: NonZeroU8,
+    /// Tasks of one tree, the root and ended ones included: they are kept as long as the tree.
+    pub tasks_per_tree_max: NonZeroU32,
     /// Seconds that an ended task tree can still be read; afterwards only the audit log has it.
     pub ended_kept_seconds: NonZeroU64,
     /// Locks of one tenant at once.
@@ -85,6 +87,7 @@ impl Default for Limits {
             leases_live_per_opener_max: defaults::small(10_000),
             tasks_per_opener_max: defaults::small(100_000),
             delegation_depth_max: NonZeroU8::MIN.saturating_add(4),
+            tasks_per_tree_max: defaults::small(10_000),
             ended_kept_seconds: defaults::nonzero(86_400),
             locks_max: defaults::small(1_000),
             undelivered_seconds: defaults::small(10),
@@ -189,6 +192,12 @@ impl Limits {
             live_max: self.leases_live_per_task_max.get(),
             issued_max: count(self.leases_issued_per_task_max),
         }
+    }
+
+    /// How far one tree may grow.
+    #[must_use]
+    pub fn tree_limits(&self) -> TreeLimits {
+        TreeLimits { depth_max: self.delegation_depth_max.get(), tasks_max: count(self.tasks_per_tree_max) }
     }
 
     /// How long a task lives at most.

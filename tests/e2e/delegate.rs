@@ -228,6 +228,41 @@ async fn d4_nothing_is_delegated_deeper_than_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn d4_a_tree_has_so_many_tasks_under_any_interleaving() {
+    let mut world = World::with(|config, _| {
+        config.insert("limits".to_owned(), toml::toml! { tasks_per_tree_max = 5 }.into());
+    });
+    let agents = [world.client(AGENT).await, world.client(AGENT).await];
+    let parent = world.open_task(world.create("open")).await.name;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let (agent, request) = (agents[number % 2].clone(), part(&world, &parent, &format!("part-{number}")));
+        calls.spawn(async move {
+            let answer = agent.delegate(request).await;
+            if answer.is_ok() {
+                return answer.ok().task;
+            }
+            answer.refused(Code::ResourceExhausted, "tasks_per_tree_max");
+            None
+        });
+    }
+    let parts: Vec<v1::Task> = calls.join_all().await.into_iter().flatten().collect();
+    assert_eq!(parts.len(), 4, "the root task is one of five");
+    // What has ended is kept with the tree, and counts, after a restart too; and another tree has tasks of its own.
+    world.client(ORCHESTRATOR).await.cancel(&parts[0].name).await.ok();
+    drop(agents);
+    world.daemon.kill();
+    world.daemon.restart();
+    let agent = world.client(AGENT).await;
+    let more = agent.delegate(part(&world, &parent, "more")).await;
+    more.refused(Code::ResourceExhausted, "tasks_per_tree_max");
+    let other = world.open_task(world.create("other")).await.name;
+    delegated(&agent, part(&world, &other, "more")).await;
+    drop(agent);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn d5_the_end_of_a_task_is_the_end_of_everything_below_it_in_one_record() {
     let mut world = World::with(with_agent_c);
     let (a, b) = (world.client(AGENT).await, world.client(OTHER_AGENT).await);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::command::{
-    DelegateRefusal, End, EndRefusal, IssueRefusal, LeaseLimits, OpenRefusal, Opening, Recall,
+    DelegateRefusal, End, EndRefusal, IssueRefusal, LeaseLimits, OpenRefusal, Opening, Recall, TreeLimits,
 };
 use self::task::{Answered, Closed};
 pub use self::task::{Ending, Lease, Task};
