@@ -151,7 +151,7 @@ impl App {
         let root = RootSocket::bind(&config, &broker, root_counters)?;
         let stopping = Arc::new(AtomicBool::new(false));
         // What ran out while nobody ran is recorded before anyone is answered.
-        reaper::run_once(&broker, clock.now());
+        reaper::run_once(&broker, clock.now()).await;
         let site = Site {
             documents: Arc::new(ArcSwap::from_pointee(documents)),
             metrics,

@@ -17,7 +17,6 @@ mod sweep;
 mod task;
 mod watch;
 
-use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +42,7 @@ use brevet_mint::state_key::StateKey;
 use brevet_policy::Denial;
 use ring::rand::SystemRandom;
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, Semaphore};
 
 pub use self::audit::{AuditView, Event, EventFilter, EventPage, EventTail};
 pub use self::budget::MinuteBudget;
@@ -56,6 +55,7 @@ pub use self::lease::{LeaseFilter, LeaseState, LeaseView, Revoked};
 pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
 use self::pending::Pending;
 pub use self::refusal::{Kind, Refusal};
+pub(crate) use self::sweep::Queued;
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
 pub use self::watch::{Told, Watch, WatchAsk};
 use crate::bookmarks::Bookmarks;
@@ -64,8 +64,6 @@ use crate::config::Limits;
 use crate::configuration::Configuration;
 use crate::known_tokens::KnownTokens;
 use crate::metrics::{DecisionOutcome, Metrics};
-use crate::openers::{Full, Reserved};
-use crate::reaper;
 use crate::streams::Streams;
 use crate::table::{InForce, Table, Undurable};
 
@@ -108,6 +106,8 @@ pub struct Broker {
     pub denials: MinuteBudget<SpiffeId>,
     /// Lists that are made at once: each walks every tree.
     pub lists: Semaphore,
+    /// Held by whoever records what has run out, so that nobody who needs the room it gives looks before it is there.
+    pub reaping: Mutex<()>,
     /// Wakes the sweep when a lock was created.
     pub unswept: Notify,
     /// The streams of revocations that are open.
@@ -137,6 +137,7 @@ impl Broker {
             undelivered: Undelivered::default(),
             denials: MinuteBudget::new(limits.denials_recorded_per_minute_max),
             lists: Semaphore::new(usize::try_from(limits.lists_max.get()).unwrap_or(1)),
+            reaping: Mutex::new(()),
             unswept: Notify::new(),
             streams: Streams::new(limits.watch_streams()),
             audit_streams: Streams::new(limits.audit_streams()),
@@ -217,47 +218,27 @@ impl Broker {
         self.table.note(&self.envelope(self.clock.now(), None, None, None), fact, None)
     }
 
-    /// Records what has run out in a tree.
+    /// Records what has run out in a tree. That may be much: it is recorded a little at a time, and whoever shares the
+    /// thread is served in between.
     ///
     /// # Errors
     /// [`Refusal`] if the journal does not take it now.
-    pub fn expire(&self, root: RootTaskId, now: Now) -> Result<Undurable<()>, Refusal> {
-        let tenant = self.table.view(root, |ledger| ledger.tenant().clone());
-        let envelope = Envelope { tenant, tree: Some(root), ..self.envelope(now, None, None, None) };
+    pub(crate) async fn expire(
+        &self,
+        root: RootTaskId,
+        judge: Timestamp,
+        queued: &mut Queued,
+    ) -> Result<Undurable<()>, Refusal> {
         let mut pending = Pending::default();
-        loop {
-            let mut recorded = None;
-            let expired = self.decide(|| {
-                let expired = self.table.commit(root, &envelope, None, |ledger, _| {
-                    recorded = pending.next(ledger, || ledger.expire(now.judge));
-                    Ok::<_, Infallible>((recorded.clone(), ()))
-                });
-                Ok(expired?)
-            })?;
-            match recorded {
-                Some(Fact::TaskEnded { outcome, .. }) => self.metrics.ended("task", outcome.as_str(), 1),
-                Some(Fact::LeasesEnded { leases, .. }) => {
-                    let count = u64::try_from(leases.len()).unwrap_or(u64::MAX);
-                    self.metrics.ended("lease", "expired", count);
-                }
-                _ => return Ok(expired),
-            }
-        }
+        let due = |ledger: &Ledger, _: &InForce| pending.next(ledger, || ledger.expire(judge));
+        Ok(self.end_each(root, None, queued, due).await?.map(drop))
     }
 
     /// Before anyone is told that something in a tree has run out, the journal has it: then no clock can bring it
     /// back (invariant C3).
     async fn settle(&self, root: RootTaskId) -> Result<(), Refusal> {
-        let expired = self.expire(root, self.clock.now())?;
+        let expired = self.expire(root, self.clock.now().judge, &mut Queued::default()).await?;
         Ok(self.table.durable(expired).await?)
-    }
-
-    /// Room for one more lease in a task of an opener. What has run out does not take it.
-    fn room_for_lease(&self, opener: &SpiffeId, now: Now) -> Result<Reserved<'_>, Full> {
-        self.table.openers().lease(opener).or_else(|_| {
-            reaper::run_once(self, now);
-            self.table.openers().lease(opener)
-        })
     }
 
     /// How many leases live.

@@ -210,11 +210,7 @@ impl From<DelegateRefusal> for Refusal {
 
 impl From<Full> for Refusal {
     fn from(full: Full) -> Self {
-        let reason = match full {
-            Full::Leases(_) => "leases_live_per_opener_max",
-            Full::Tasks(_) => "tasks_per_opener_max",
-        };
-        Self::new(Kind::Exhausted, reason, full.to_string())
+        Self::new(Kind::Exhausted, full.limit(), full.to_string())
     }
 }
 

@@ -29,7 +29,7 @@ const QUEUED_MAX: usize = 64;
 
 /// How many records are queued that nobody has waited for yet.
 #[derive(Debug, Default)]
-pub(super) struct Queued(usize);
+pub(crate) struct Queued(usize);
 
 impl Broker {
     /// Sweeps every lock there is, and each that comes, for as long as the daemon lives.

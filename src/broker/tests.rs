@@ -30,7 +30,7 @@ async fn a_tree_is_forgotten_after_its_day_and_its_name_is_nobodys_again() {
     // request finds it.
     let opener = ORCHESTRATOR.parse().unwrap();
     world.source.elapse(KEPT * 2);
-    reaper::run_once(broker, broker.clock.now());
+    reaper::run_once(broker, broker.clock.now()).await;
     assert_eq!(world.open("request").await, task);
     assert_eq!(world.view(task).await.unwrap().ending.unwrap().outcome, Outcome::Completed);
     assert_eq!(broker.table.openers().of(&opener), (0, 1));
@@ -38,13 +38,13 @@ async fn a_tree_is_forgotten_after_its_day_and_its_name_is_nobodys_again() {
     // A wall clock that jumps ahead forgets nothing: the id is made of the issuing clock's day.
     let noon = world.source.wall();
     world.source.set_wall(noon.after(HOUR * 13));
-    reaper::run_once(broker, broker.clock.now());
+    reaper::run_once(broker, broker.clock.now()).await;
     assert!(world.view(task).await.is_ok());
     world.source.set_wall(noon);
 
     // Then it is as if it had never been, but for the audit log.
     world.source.elapse(HOUR * 13);
-    reaper::run_once(broker, broker.clock.now());
+    reaper::run_once(broker, broker.clock.now()).await;
     assert_eq!(world.view(task).await.unwrap_err().kind, Kind::NotFound);
     assert!(!world.is_active(&token).await);
     assert_eq!(world.issue(task, "lease").await.unwrap_err().kind, Kind::NotFound);
@@ -62,7 +62,7 @@ async fn l4_the_same_request_on_another_day_opens_another_task() {
     world.source.elapse(HOUR * 13);
     // Nobody has swept yet: the tree is still there, and the request still its own.
     assert_eq!(world.open("request").await, task);
-    reaper::run_once(&world.broker, world.broker.clock.now());
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
     let again = world.open("request").await;
     assert_ne!(again, task);
     // What the first had does not come to the second.
@@ -89,15 +89,15 @@ async fn a_tree_lives_on_while_it_is_not_ended_whatever_the_day() {
     let long =
         world.broker.create_task(&world.caller(ORCHESTRATOR), ask.clone()).await.unwrap().task.opened.id;
     world.source.elapse(HOUR * 19);
-    reaper::run_once(&world.broker, world.broker.clock.now());
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
     let again = world.broker.create_task(&world.caller(ORCHESTRATOR), ask).await.unwrap();
     assert_eq!(again.task.opened.id, long, "the request is found on the day after");
     // Its deadline ends it, and then it is forgotten as any other.
     world.source.elapse(HOUR);
-    reaper::run_once(&world.broker, world.broker.clock.now());
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
     assert_eq!(world.view(long).await.unwrap().ending.unwrap().outcome, Outcome::Expired);
     world.source.elapse(KEPT);
-    reaper::run_once(&world.broker, world.broker.clock.now());
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
     assert_eq!(world.view(long).await.unwrap_err().kind, Kind::NotFound);
 }
 
