@@ -6,6 +6,7 @@ mod budget;
 mod credential;
 mod delegation;
 mod delivery;
+mod denials;
 mod introspect;
 mod lease;
 mod lock;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brevet_core::digest::RequestDigest;
-use brevet_core::fact::{DeniedOperation, Envelope, Fact};
+use brevet_core::fact::{Envelope, Fact};
 use brevet_core::id::{RootTaskId, TaskId};
 use brevet_core::ledger::Ledger;
 use brevet_core::lock::Selector;
@@ -31,7 +32,6 @@ use brevet_core::proof::{Caller, Permit};
 use brevet_core::registry::{Registry, Role};
 use brevet_core::request::{Ask, CallerFacts, OperatorCall, Request};
 use brevet_core::revision::{Basis, Revision};
-use brevet_core::sabotage;
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::{Now, Timestamp};
 use brevet_identity::jwk_set::JwkSet;
@@ -50,6 +50,7 @@ use self::credential::permitted;
 pub use self::credential::{CredentialAsk, Possession, Wanted};
 pub use self::delegation::DelegationAsk;
 pub use self::delivery::{Issued, Undelivered};
+pub use self::denials::Denials;
 pub use self::introspect::Introspection;
 pub use self::lease::{LeaseFilter, LeaseState, LeaseView, Revoked};
 pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
@@ -63,7 +64,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::configuration::Configuration;
 use crate::known_tokens::KnownTokens;
-use crate::metrics::{DecisionOutcome, Metrics};
+use crate::metrics::Metrics;
 use crate::streams::Streams;
 use crate::table::{InForce, Table, Undurable};
 
@@ -102,8 +103,8 @@ pub struct Broker {
     pub known_tokens: KnownTokens,
     /// Credentials that are not handed over yet.
     pub undelivered: Undelivered,
-    /// Denials that each caller may make the journal keep.
-    pub denials: MinuteBudget<SpiffeId>,
+    /// What each caller may make the journal keep of its denials.
+    pub denials: Denials,
     /// Lists that are made at once: each walks every tree.
     pub lists: Semaphore,
     /// Held by whoever records what has run out, so that nobody who needs the room it gives looks before it is there.
@@ -135,7 +136,10 @@ impl Broker {
         Self {
             known_tokens: KnownTokens::new(limits.tokens_known()),
             undelivered: Undelivered::default(),
-            denials: MinuteBudget::new(limits.denials_recorded_per_minute_max),
+            denials: Denials::new(
+                limits.malformed_recorded_per_minute_max,
+                limits.denials_recorded_per_minute_max,
+            ),
             lists: Semaphore::new(usize::try_from(limits.lists_max.get()).unwrap_or(1)),
             reaping: Mutex::new(()),
             unswept: Notify::new(),
@@ -248,48 +252,6 @@ impl Broker {
         self.table.count(|ledger, control| {
             u64::from(ledger.leases_live_below(TaskId::root_of(ledger.root()), control, judge))
         })
-    }
-
-    /// Counts and notes a refusal that an authenticated caller is answered (invariant U1).
-    ///
-    /// # Errors
-    /// [`Refusal`] to be answered in its place if the journal does not take it.
-    pub fn refuse(
-        &self,
-        caller: &Caller,
-        operation: DeniedOperation,
-        tree: Option<RootTaskId>,
-        request_id: Option<&RequestId>,
-        refusal: &Refusal,
-    ) -> Result<(), Refusal> {
-        let tenant = self.table.in_force().registry().tenant_of(caller.spiffe_id()).cloned();
-        let envelope = Envelope {
-            tree,
-            tenant,
-            caller: Some(caller.spiffe_id().clone()),
-            request_id: request_id.cloned(),
-            ..self.envelope(self.clock.now(), None, None, None)
-        };
-        let fact = Fact::Denied { operation, reason: refusal.reason.clone() };
-        self.metrics.decided(match refusal.kind {
-            Kind::Denied => DecisionOutcome::Denied,
-            _ => DecisionOutcome::Refused,
-        });
-        if !self.denials.spend(caller.spiffe_id().clone(), envelope.at.judge) {
-            self.metrics.denial_unrecorded();
-            let text = "too many refusals in this minute";
-            return Err(Refusal::new(Kind::Exhausted, "denials_recorded_per_minute_max", text));
-        }
-        if sabotage::on("denials_unrecorded") {
-            return Ok(());
-        }
-        match self.table.note(&envelope, &fact, refusal.evidence.as_deref()) {
-            Ok(_durable_within_a_second) => Ok(()),
-            Err(_) => {
-                self.metrics.denial_unrecorded();
-                Err(Refusal::unavailable("denial_unrecorded"))
-            }
-        }
     }
 
     fn envelope(

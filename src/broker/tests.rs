@@ -5,13 +5,13 @@ mod fixture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use brevet_core::fact::{Fact, LeaseOutcome, Outcome, ReasonCode};
+use brevet_core::fact::{DenialClass, DeniedOperation, Fact, LeaseOutcome, Outcome, ReasonCode};
 use brevet_core::id::TaskId;
 use brevet_core::record;
 use brevet_core::state::State;
 
 use self::fixture::{AGENT_A, Fault, KEPT, ORCHESTRATOR, World, at_noon, task_ask, token_ask};
-use super::{Kind, TaskFilter};
+use super::{Kind, Refusal, TaskFilter};
 use crate::reaper;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -189,6 +189,56 @@ async fn u4_without_a_journal_nothing_is_granted_and_nothing_ended() {
     let refused = world.issue(task, "after").await.unwrap_err();
     assert_eq!((refused.kind, refused.reason.as_str()), (Kind::Unavailable, "no_space"));
     world.end(task).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_what_is_not_recorded_is_summed_up_when_the_minute_turns() {
+    let world = World::new(Fault::None);
+    let broker = &world.broker;
+    let deny = |caller: &str, kind, times: u32| {
+        let caller = world.caller(caller);
+        let refusal = Refusal::new(kind, "asked", "");
+        let operation = || DeniedOperation::Method("GetTask".to_owned());
+        let recorded =
+            (0..times).filter(|_| broker.refuse(&caller, operation(), None, None, &refusal).is_ok());
+        u32::try_from(recorded.count()).unwrap()
+    };
+    let denials = broker.limits.denials_recorded_per_minute_max.get();
+    let malformed = broker.limits.malformed_recorded_per_minute_max.get();
+    assert_eq!(deny(AGENT_A, Kind::Invalid, malformed + 7), malformed);
+    assert_eq!(deny(AGENT_A, Kind::Denied, denials + 5), denials);
+    assert_eq!(deny(AGENT_A, Kind::NotFound, 1), 0);
+    assert_eq!(deny(ORCHESTRATOR, Kind::Denied, denials), denials, "it pays for itself alone");
+    let summed_up = || -> Vec<(DenialClass, u64)> {
+        let of = |fact| match fact {
+            Fact::DenialsUnrecorded { class, count } => Some((class, count)),
+            _ => None,
+        };
+        world.facts().into_iter().filter_map(of).collect()
+    };
+    let summing = tokio::spawn({
+        let broker = Arc::clone(broker);
+        async move { broker.sum_up_denials().await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(summed_up(), []);
+    let turn = async |expected: &[(DenialClass, u64)]| {
+        world.source.elapse(Duration::from_secs(60));
+        let told = async {
+            while summed_up().len() < expected.len() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), told).await.expect("the minute has turned");
+        assert_eq!(summed_up(), expected);
+    };
+    let first = [(DenialClass::Malformed, 7), (DenialClass::Denied, 6)];
+    turn(&first).await;
+    assert_eq!(deny(AGENT_A, Kind::Denied, denials + 1), denials, "a minute later it has as many again");
+    turn(&[first[0], first[1], (DenialClass::Denied, 1)]).await;
+    summing.abort();
+    broker.record_unrecorded();
+    assert_eq!(summed_up().len(), 3, "what is told is told once");
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct Limits {
     pub conflict_retries_max: u32,
     /// Denials that one caller may make the journal keep in a minute; beyond, it is told that there were too many.
     pub denials_recorded_per_minute_max: NonZeroU32,
+    /// As many refusals of what cannot be understood.
+    pub malformed_recorded_per_minute_max: NonZeroU32,
     /// Refusals of strangers that leave a record in a minute; the rest are counted.
     pub strangers_recorded_per_minute_max: NonZeroU32,
     /// Lists made at once.
@@ -98,6 +100,7 @@ impl Default for Limits {
             watch_stall_seconds_max: defaults::small(10),
             conflict_retries_max: 8,
             denials_recorded_per_minute_max: defaults::small(300),
+            malformed_recorded_per_minute_max: defaults::small(60),
             strangers_recorded_per_minute_max: defaults::small(60),
             lists_max: defaults::small(2),
             proofs_remembered_max: defaults::small(100_000),

@@ -132,6 +132,14 @@ pub enum Fact {
         /// The stable reason.
         reason: ReasonCode,
     },
+    /// Refusals of one caller that have no record of their own, for there were too many in a minute or too much waited
+    /// for the disk. Since the last such record, or the start.
+    DenialsUnrecorded {
+        /// What they were.
+        class: DenialClass,
+        /// How many.
+        count: u64,
+    },
     /// A daemon started on this journal.
     Started {
         /// The daemon's version.
@@ -154,7 +162,7 @@ pub enum Fact {
 
 impl Fact {
     /// The name of every kind, the same in records, wire and filters.
-    pub const KINDS: [&str; 13] = [
+    pub const KINDS: [&str; 14] = [
         "task_opened",
         "task_ended",
         "lease_issued",
@@ -165,6 +173,7 @@ impl Fact {
         "lock_swept",
         "root_socket_used",
         "denied",
+        "denials_unrecorded",
         "started",
         "stopped",
         "snapshot_taken",
@@ -184,6 +193,7 @@ impl Fact {
             Self::LockSwept { .. } => "lock_swept",
             Self::RootSocketUsed { .. } => "root_socket_used",
             Self::Denied { .. } => "denied",
+            Self::DenialsUnrecorded { .. } => "denials_unrecorded",
             Self::Started { .. } => "started",
             Self::Stopped => "stopped",
             Self::SnapshotTaken { .. } => "snapshot_taken",
@@ -199,6 +209,16 @@ pub enum DeniedOperation {
     Operation(Operation),
     /// A method of a service, as `GetTask`.
     Method(String),
+}
+
+/// What is denied, as far as a caller's budget of records goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenialClass {
+    /// Requests that could not be understood, or were no request at all.
+    Malformed,
+    /// Requests that were understood.
+    Denied,
 }
 
 /// How a task was opened.

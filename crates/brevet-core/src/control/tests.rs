@@ -29,6 +29,7 @@ fn t6_what_binds_every_tree_moves_the_control_revision_and_nothing_else_does() {
         Fact::Started { version: "1".into(), replayed: Revision(9), clock_behind: false },
         Fact::SnapshotTaken { revision: Revision(9), digest: crate::digest::StateDigest::of(&[]) },
         Fact::RootSocketUsed { uid: 0, method: "LiftLock".into() },
+        Fact::DenialsUnrecorded { class: crate::fact::DenialClass::Denied, count: 9 },
         Fact::Stopped,
     ] {
         control.apply(&fact, Revision(20), now(0));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::fact::{DeniedOperation, Holder, LeaseOutcome, Outcome, ReasonCode};
+use crate::fact::{DenialClass, DeniedOperation, Holder, LeaseOutcome, Outcome, ReasonCode};
 use crate::id::RootTaskId;
 use crate::ledger::tests::sample::*;
 use crate::lock::{Lock, Selector};
@@ -90,6 +90,8 @@ fn every_fact(text: &str) -> Vec<Fact> {
         },
         Fact::Denied { operation: DeniedOperation::Operation(Operation::CreateTask), reason: reason() },
         Fact::Denied { operation: DeniedOperation::Method(text.to_owned()), reason: reason() },
+        Fact::DenialsUnrecorded { class: DenialClass::Malformed, count: 1 },
+        Fact::DenialsUnrecorded { class: DenialClass::Denied, count: u64::MAX },
         Fact::Started { version: text.to_owned(), replayed: Revision(u64::MAX), clock_behind: true },
         Fact::Stopped,
         Fact::SnapshotTaken { revision: Revision(3), digest: crate::digest::StateDigest::of(&[]) },
@@ -192,7 +194,7 @@ fn a_record_of_a_later_version_is_called_newer_and_garbage_malformed() {
 /// else, makes every journal unreadable.
 #[test]
 fn records_of_format_1_stay_readable() {
-    let golden: [&str; 9] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
+    let golden: [&str; 10] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
     let [lock_created, task_opened, lease_issued, later @ ..] =
         golden.map(|text| decode(text.as_bytes()).unwrap());
 
@@ -223,6 +225,7 @@ fn records_of_format_1_stay_readable() {
         Fact::LeasesEnded { task: root(1), leases, outcome: LeaseOutcome::Revoked, reason: reason(), since },
         Fact::LockSwept { lock: lock_id(7), tasks: 1, leases: 2 },
         Fact::RootSocketUsed { uid: 1_000, method: "LiftLock".into() },
+        Fact::DenialsUnrecorded { class: DenialClass::Malformed, count: 240 },
     ];
     assert_eq!(later.map(|record| record.fact), facts);
 
