@@ -16,6 +16,7 @@ use brevet_core::proof::Caller;
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
+use tracing::warn;
 
 use super::{Broker, Kind, MinuteBudget, Refusal};
 use crate::metrics::DecisionOutcome;
@@ -89,11 +90,11 @@ impl Broker {
             Kind::Invalid => (DenialClass::Malformed, "malformed_recorded_per_minute_max"),
             _ => (DenialClass::Denied, "denials_recorded_per_minute_max"),
         };
-        let unrecorded = if self.denials.spend(caller.spiffe_id(), class, envelope.at.judge) {
+        let unrecorded = if self.denials.spend(caller.spiffe_id(), class, envelope.at.issue) {
             if sabotage::on("denials_unrecorded") {
                 return Ok(());
             }
-            let fact = Fact::Denied { operation, reason: refusal.reason.clone() };
+            let fact = Fact::Denied { operation, reason: refusal.reason.clone(), uid: None };
             match self.table.note(&envelope, &fact, refusal.evidence.as_deref()) {
                 Ok(_durable_within_a_second) => return Ok(()),
                 Err(_) => Refusal::unavailable("denial_unrecorded"),
@@ -104,6 +105,24 @@ impl Broker {
         self.metrics.denial_unrecorded();
         self.denials.miss(caller.spiffe_id().clone(), class, 1);
         Err(unrecorded)
+    }
+
+    /// Notes a refusal that somebody at the local root socket is answered. There is no budget: whoever gets there may do
+    /// anything with the journal.
+    ///
+    /// # Errors
+    /// [`Refusal`] to be answered in its place if the journal does not take it.
+    pub fn refuse_root(&self, uid: u32, method: &str, refusal: &Refusal) -> Result<(), Refusal> {
+        warn!(uid, method, reason = refusal.reason.as_str(), "a call over the root socket is refused");
+        let operation = DeniedOperation::Method(method.to_owned());
+        let fact = Fact::Denied { operation, reason: refusal.reason.clone(), uid: Some(uid) };
+        if sabotage::on("root_refusals_unrecorded") {
+            return Ok(());
+        }
+        match self.note(&fact) {
+            Ok(_durable_within_a_second) => Ok(()),
+            Err(_) => Err(Refusal::unavailable("denial_unrecorded")),
+        }
     }
 
     /// Records at each turn of the minute how much has no record of its own, for as long as the daemon lives.

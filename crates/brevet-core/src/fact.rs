@@ -131,6 +131,9 @@ pub enum Fact {
         operation: DeniedOperation,
         /// The stable reason.
         reason: ReasonCode,
+        /// The user of whoever asked over the local root socket.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
     },
     /// Refusals of one caller that have no record of their own, for there were too many in a minute or too much waited
     /// for the disk. Since the last such record, or the start.

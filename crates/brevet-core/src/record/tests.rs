@@ -88,8 +88,12 @@ fn every_fact(text: &str) -> Vec<Fact> {
             reason: reason(),
             since: Some(at(9)),
         },
-        Fact::Denied { operation: DeniedOperation::Operation(Operation::CreateTask), reason: reason() },
-        Fact::Denied { operation: DeniedOperation::Method(text.to_owned()), reason: reason() },
+        Fact::Denied {
+            operation: DeniedOperation::Operation(Operation::CreateTask),
+            reason: reason(),
+            uid: None,
+        },
+        Fact::Denied { operation: DeniedOperation::Method(text.to_owned()), reason: reason(), uid: Some(0) },
         Fact::DenialsUnrecorded { class: DenialClass::Malformed, count: 1 },
         Fact::DenialsUnrecorded { class: DenialClass::Denied, count: u64::MAX },
         Fact::Started { version: text.to_owned(), replayed: Revision(u64::MAX), clock_behind: true },
@@ -142,7 +146,8 @@ fn u6_no_text_leaves_the_line_of_its_record() {
 #[test]
 fn u6_any_text_at_all_is_kept_and_cannot_be_seen_as_another_field() {
     holds("u6_any_text", 256, proptest::arbitrary::any::<String>(), |text| {
-        let fact = Fact::Denied { operation: DeniedOperation::Method(text), reason: ReasonCode::of("asked") };
+        let (operation, reason) = (DeniedOperation::Method(text), ReasonCode::of("asked"));
+        let fact = Fact::Denied { operation, reason, uid: None };
         let bytes = encode::<()>(&full_envelope(), &fact, None).unwrap();
         assert!(bytes.iter().all(|byte| matches!(byte, b' '..=b'~')));
         assert_eq!(decode(&bytes).unwrap().fact, fact);
@@ -194,7 +199,7 @@ fn a_record_of_a_later_version_is_called_newer_and_garbage_malformed() {
 /// else, makes every journal unreadable.
 #[test]
 fn records_of_format_1_stay_readable() {
-    let golden: [&str; 10] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
+    let golden: [&str; 11] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
     let [lock_created, task_opened, lease_issued, later @ ..] =
         golden.map(|text| decode(text.as_bytes()).unwrap());
 
@@ -226,6 +231,11 @@ fn records_of_format_1_stay_readable() {
         Fact::LockSwept { lock: lock_id(7), tasks: 1, leases: 2 },
         Fact::RootSocketUsed { uid: 1_000, method: "LiftLock".into() },
         Fact::DenialsUnrecorded { class: DenialClass::Malformed, count: 240 },
+        Fact::Denied {
+            operation: DeniedOperation::Method("CreateLock".into()),
+            reason: ReasonCode::of("message_malformed"),
+            uid: Some(1_000),
+        },
     ];
     assert_eq!(later.map(|record| record.fact), facts);
 
