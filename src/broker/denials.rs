@@ -94,7 +94,8 @@ impl Broker {
             if sabotage::on("denials_unrecorded") {
                 return Ok(());
             }
-            let fact = Fact::Denied { operation, reason: refusal.reason.clone(), uid: None };
+            let fact =
+                Fact::Denied { operation, reason: refusal.reason.clone(), cause: refusal.cause, uid: None };
             match self.table.note(&envelope, &fact, refusal.evidence.as_deref()) {
                 Ok(_durable_within_a_second) => return Ok(()),
                 Err(_) => Refusal::unavailable("denial_unrecorded"),
@@ -115,7 +116,7 @@ impl Broker {
     pub fn refuse_root(&self, uid: u32, method: &str, refusal: &Refusal) -> Result<(), Refusal> {
         warn!(uid, method, reason = refusal.reason.as_str(), "a call over the root socket is refused");
         let operation = DeniedOperation::Method(method.to_owned());
-        let fact = Fact::Denied { operation, reason: refusal.reason.clone(), uid: Some(uid) };
+        let fact = Fact::Denied { operation, reason: refusal.reason.clone(), cause: None, uid: Some(uid) };
         if sabotage::on("root_refusals_unrecorded") {
             return Ok(());
         }

@@ -32,6 +32,7 @@ use brevet_core::proof::{Caller, Permit};
 use brevet_core::registry::{Registry, Role};
 use brevet_core::request::{Ask, CallerFacts, OperatorCall, Request};
 use brevet_core::revision::{Basis, Revision};
+use brevet_core::sabotage;
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::{Now, Timestamp};
 use brevet_identity::jwk_set::JwkSet;
@@ -323,6 +324,7 @@ fn body_of(method: &str, ask: &impl Serialize) -> RequestDigest {
 /// What a caller is told of a denial: that there is one. Which policies determined it is the audit's.
 fn denied(denial: Denial) -> Refusal {
     let mut refusal = Refusal::new(Kind::Denied, "policy_denied", "policy does not permit this");
+    refusal.cause = Some(denial.cause).filter(|_| !sabotage::on("denials_unexplained"));
     refusal.evidence = Some(Box::new(denial.evidence));
     refusal
 }

@@ -111,7 +111,7 @@ impl Door {
         }
         let operation = DeniedOperation::Method(method.to_owned());
         // It is a sample; a journal that is too busy for it has the count.
-        let denied = Fact::Denied { operation, reason: ReasonCode::of(reason), uid: None };
+        let denied = Fact::Denied { operation, reason: ReasonCode::of(reason), cause: None, uid: None };
         let _sampled = self.broker.note(&denied);
     }
 }

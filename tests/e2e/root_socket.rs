@@ -118,7 +118,7 @@ async fn u1_whatever_is_refused_at_the_root_socket_has_a_record_that_says_whose_
         .stop()
         .into_iter()
         .filter_map(|written| match written.fact {
-            Fact::Denied { operation: DeniedOperation::Method(method), reason, uid } => {
+            Fact::Denied { operation: DeniedOperation::Method(method), reason, uid, .. } => {
                 assert_eq!(uid, Some(nix::unistd::geteuid().as_raw()));
                 Some((method, reason.as_str().to_owned()))
             }

@@ -131,6 +131,9 @@ pub enum Fact {
         operation: DeniedOperation,
         /// The stable reason.
         reason: ReasonCode,
+        /// Why policy denied it, where policy did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<DenialCause>,
         /// The user of whoever asked over the local root socket.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         uid: Option<u32>,
@@ -212,6 +215,18 @@ pub enum DeniedOperation {
     Operation(Operation),
     /// A method of a service, as `GetTask`.
     Method(String),
+}
+
+/// Why policy denies a request. The caller is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenialCause {
+    /// A policy forbids it.
+    Forbidden,
+    /// No policy permits it.
+    NoPermit,
+    /// The evaluation of a policy failed, or the request lacks what its action has in every request.
+    EvaluationError,
 }
 
 /// What is denied, as far as a caller's budget of records goes.

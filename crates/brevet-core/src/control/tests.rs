@@ -25,7 +25,7 @@ fn t6_what_binds_every_tree_moves_the_control_revision_and_nothing_else_does() {
         Fact::TaskOpened(opened(task, None).into()),
         Fact::TaskEnded { task, outcome: Outcome::Failed, reason: ReasonCode::of("asked"), since: None },
         Fact::LeaseIssued { terms: terms(task, 9).into(), body: body(1), renews: None },
-        Fact::Denied { operation: denied, reason: ReasonCode::of("asked"), uid: None },
+        Fact::Denied { operation: denied, reason: ReasonCode::of("asked"), cause: None, uid: None },
         Fact::Started { version: "1".into(), replayed: Revision(9), clock_behind: false },
         Fact::SnapshotTaken { revision: Revision(9), digest: crate::digest::StateDigest::of(&[]) },
         Fact::RootSocketUsed { uid: 0, method: "LiftLock".into() },
