@@ -130,11 +130,14 @@ impl Broker {
         }
 
         // 3. One tenant's locks leave room for another's, and no number of them stops root.
+        let past = in_force.control.past().values().filter(|_| sabotage::on("past_locks_count"));
         let of_tenant = in_force
             .control
             .locks()
             .values()
-            .filter(|record| record.lock.tenant.as_ref() == tenant && record.forbids_issue(now.judge));
+            .filter(|record| record.forbids_issue(now.judge))
+            .chain(past)
+            .filter(|record| record.lock.tenant.as_ref() == tenant);
         if tenant.is_some() && of_tenant.count() >= self.limits.locks_max() {
             let text = "the tenant has as many locks as it may: lift some";
             return Err(Refusal::new(Kind::Exhausted, "locks_max", text));

@@ -430,6 +430,24 @@ async fn the_same_request_pulls_one_lock_and_another_with_its_name_none() {
     world.finish();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn t6_no_stop_is_refused_because_of_those_that_are_over() {
+    let world = World::with(|config, _| {
+        config.insert("limits".to_owned(), toml::toml! { locks_max = 1 }.into());
+    });
+    let operator = world.client(OPERATOR).await;
+    let kind = || Kind::Tool("read".to_owned());
+    for number in 0..3 {
+        let lock = operator.stop(&format!("stop-{number}"), kind()).await.ok();
+        operator.stop("one-more", kind()).await.refused(Code::ResourceExhausted, "locks_max");
+        swept(&operator, &lock.name).await;
+        operator.lift(&lock.name).await.ok();
+    }
+    assert_eq!(operator.list_locks(v1::ListLocksRequest::default()).await.ok().locks.len(), 3);
+    drop(operator);
+    world.finish();
+}
+
 /// As a client on a slow network sends it, which never got its answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn l9_a_late_retry_of_a_stop_finds_it_lifted_and_stops_nobody_again() {

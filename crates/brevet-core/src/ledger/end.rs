@@ -5,6 +5,7 @@ use crate::control::Control;
 use crate::fact::{Fact, LeaseOutcome, Outcome, ReasonCode};
 use crate::id::{LeaseId, LeaseKey, TaskId};
 use crate::lock::{LockRecord, Selector, Swept};
+use crate::sabotage;
 use crate::time::Timestamp;
 
 impl Ledger {
@@ -182,6 +183,9 @@ impl Ledger {
     /// need not begin again after each of them.
     #[must_use]
     pub fn left_of(&self, found: Fact) -> Option<Fact> {
+        if sabotage::on("endings_come_twice") {
+            return Some(found);
+        }
         let lives_on = |task| self.ancestors(task).all(|hop| hop.ended.is_none());
         match found {
             Fact::TaskEnded { task, .. } => (self.task(task).is_some() && lives_on(task)).then_some(found),

@@ -232,3 +232,37 @@ fn a_selection_of_an_operators_ends_live_leases_while_their_tasks_go_on() {
     assert!([top, middle, bottom].iter().all(|task| system.task_lives(*task, 10)));
     assert_eq!(ended(&system, Selector::Everything), []);
 }
+
+#[test]
+fn u1_an_ending_that_was_found_is_recorded_for_what_has_none_by_then() {
+    let (mut system, [top, middle, bottom], leases) = line();
+    let others = [top, middle].map(|task| system.lease(Terms { end: at(40_000), ..terms(task, 20) }, 2));
+    let found = system.tree(top).expire(at(40_000));
+    let of = |task| {
+        let is_of = |fact: &&Fact| matches!(fact, Fact::LeasesEnded { task: of, .. } if *of == task);
+        found.iter().find(is_of).cloned().unwrap()
+    };
+    let revoked = |lease: LeaseId| Fact::LeasesEnded {
+        task: lease.task,
+        leases: vec![lease.key],
+        outcome: LeaseOutcome::Revoked,
+        reason: ReasonCode::of("asked"),
+        since: None,
+    };
+    let left = |system: &System, task| system.tree(top).left_of(of(task));
+    assert_eq!(left(&system, top), Some(of(top)), "nothing has come meanwhile");
+    system.fold(&revoked(leases[0]), top, 40_000);
+    let Some(Fact::LeasesEnded { leases: last, .. }) = left(&system, top) else { panic!() };
+    assert_eq!(last, [others[0].key]);
+    system.fold(&revoked(others[0]), top, 40_000);
+    assert_eq!(left(&system, top), None);
+    let over = Fact::TaskEnded {
+        task: middle,
+        outcome: Outcome::Cancelled,
+        reason: ReasonCode::of("asked"),
+        since: None,
+    };
+    system.fold(&over, top, 40_000);
+    assert_eq!((left(&system, middle), left(&system, bottom)), (None, None), "it ended with its task");
+    assert_eq!(system.tree(top).left_of(over), None);
+}
