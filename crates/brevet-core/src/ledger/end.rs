@@ -182,21 +182,25 @@ impl Ledger {
     /// What is left of an ending that was found before the tree changed; none if nothing is. So a search for endings
     /// need not begin again after each of them.
     #[must_use]
-    pub fn left_of(&self, found: Fact) -> Option<Fact> {
+    pub fn left_of(&self, mut found: Fact) -> Option<Fact> {
         if sabotage::on("endings_come_twice") {
             return Some(found);
         }
-        let lives_on = |task| self.ancestors(task).all(|hop| hop.ended.is_none());
-        match found {
-            Fact::TaskEnded { task, .. } => (self.task(task).is_some() && lives_on(task)).then_some(found),
-            Fact::LeasesEnded { task, mut leases, outcome, reason, since } => {
-                let open = &self.task(task)?.open;
-                leases.retain(|key| open.contains_key(key));
-                let some = !leases.is_empty() && lives_on(task);
-                some.then_some(Fact::LeasesEnded { task, leases, outcome, reason, since })
-            }
-            _ => None,
+        let (Fact::TaskEnded { task, since, .. } | Fact::LeasesEnded { task, since, .. }) = found else {
+            return None;
+        };
+        // What a lock did before is recorded over what came later: see `Closed::settle_in`.
+        let settled = |at: Timestamp| since.is_none_or(|since| at <= since);
+        let owner = self.task(task)?;
+        if self.ancestors(task).any(|hop| hop.ended.as_ref().is_some_and(|it| settled(it.ending.at))) {
+            return None;
         }
+        let Fact::LeasesEnded { leases, .. } = &mut found else { return Some(found) };
+        leases.retain(|key| {
+            let ended = owner.lease(*key).map(|lease| lease.ended.as_ref());
+            ended.is_some_and(|ended| ended.is_none_or(|it| !settled(it.ending.at)))
+        });
+        if leases.is_empty() { None } else { Some(found) }
     }
 
     /// When [`Self::expire`] will next have something to record, if ever.

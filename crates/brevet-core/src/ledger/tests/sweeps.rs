@@ -266,3 +266,33 @@ fn u1_an_ending_that_was_found_is_recorded_for_what_has_none_by_then() {
     assert_eq!((left(&system, middle), left(&system, bottom)), (None, None), "it ended with its task");
     assert_eq!(system.tree(top).left_of(over), None);
 }
+
+#[test]
+fn a_sweep_that_comes_late_finds_everything_at_once() {
+    let (mut system, [top, middle, _], _) = line();
+    let reason = ReasonCode::of("done");
+    system.lock(lock(7, Selector::Audience(audience("x"))), 10);
+    system.lock(lock(8, Selector::Task(middle)), 10);
+    // Time and somebody else were there first.
+    for fact in system.tree(top).expire(at(50_000)) {
+        system.fold(&fact, top, 50_000);
+    }
+    system.fold(
+        &Fact::TaskEnded { task: middle, outcome: Outcome::Completed, reason, since: None },
+        top,
+        50_001,
+    );
+    for number in [7, 8] {
+        let record = system.control.locks()[&lock_id(number)].clone();
+        let found = system.tree(top).sweep(&record);
+        assert!(!found.is_empty());
+        for fact in &found {
+            assert_eq!(system.tree(top).left_of(fact.clone()).as_ref(), Some(fact), "before it is recorded");
+        }
+        for fact in &found {
+            system.fold(fact, top, 50_002);
+            assert_eq!(system.tree(top).left_of(fact.clone()), None, "and no more then");
+        }
+        assert_eq!(system.tree(top).sweep(&record), []);
+    }
+}
