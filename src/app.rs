@@ -151,7 +151,7 @@ impl App {
         let root = RootSocket::bind(&config, &broker, root_counters)?;
         let stopping = Arc::new(AtomicBool::new(false));
         // What ran out while nobody ran is recorded before anyone is answered.
-        reaper::run_once(&broker, clock.now());
+        reaper::run_once(&broker, clock.now()).await;
         let site = Site {
             documents: Arc::new(ArcSwap::from_pointee(documents)),
             metrics,
@@ -265,6 +265,10 @@ impl App {
             let broker = Arc::clone(&broker);
             tokio::spawn(async move { broker.sweep_locks().await })
         };
+        let summing_up = {
+            let broker = Arc::clone(&broker);
+            tokio::spawn(async move { broker.sum_up_denials().await })
+        };
         let bookmarking = tokio::spawn(bookmarks::run(Arc::clone(&broker)));
         let reloading = tokio::spawn(reload::run(reloader, hangups, Arc::clone(&broker)));
         info!("ready");
@@ -279,10 +283,12 @@ impl App {
         renewing.abort();
         reaping.abort();
         sweeping.abort();
+        summing_up.abort();
         reloading.abort();
         bookmarking.abort();
         let _listeners_are_gone = stop.send(true);
         let _drained = (serving_grpc.await, serving_root.await, serving_http.await);
+        broker.record_unrecorded();
         if outcome.is_ok()
             && let Err(problem) = broker.note(&Fact::Stopped)
         {

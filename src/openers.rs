@@ -29,6 +29,20 @@ pub enum Full {
     Tasks(usize),
 }
 
+impl Full {
+    /// The limit's name.
+    #[must_use]
+    pub const fn limit(self) -> &'static str {
+        match self {
+            Self::Leases(_) => LEASES_LIMIT,
+            Self::Tasks(_) => "tasks_per_opener_max",
+        }
+    }
+}
+
+/// The limit that what has run out makes room under, as soon as that is recorded.
+pub const LEASES_LIMIT: &str = "leases_live_per_opener_max";
+
 /// Counts by opener.
 #[derive(Debug)]
 pub struct Openers {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use brevet_core::time::Now;
 use tracing::warn;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, Queued};
 
 /// When an expiry that could not be recorded is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub async fn run(broker: Arc<Broker>) -> Infallible {
             Some(next) => {
                 tokio::select! {
                     () = broker.clock.sleep_until(next) => {
-                        if run_once(&broker, broker.clock.now()) == Reaped::InPart {
+                        if run_once(&broker, broker.clock.now()).await == Reaped::InPart {
                             broker.clock.sleep(RETRY).await;
                         }
                     }
@@ -47,10 +47,12 @@ pub enum Reaped {
 }
 
 /// Records everything that has run out by now.
-pub fn run_once(broker: &Broker, now: Now) -> Reaped {
+pub async fn run_once(broker: &Broker, now: Now) -> Reaped {
+    let _turn = broker.reaping.lock().await;
     let mut reaped = Reaped::All;
+    let mut queued = Queued::default();
     for root in broker.table.deadlines().take(now.judge) {
-        if let Err(problem) = broker.expire(root, now) {
+        if let Err(problem) = broker.expire(root, now.judge, &mut queued).await {
             // It is dead all the same; only the record of it comes later.
             warn!(%root, reason = problem.reason.as_str(), "an expiry could not be recorded");
             broker.table.deadlines().expect(now.judge, root);

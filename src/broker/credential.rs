@@ -29,6 +29,8 @@ use super::lock::killer;
 use super::task::below_ceiling;
 use super::{Broker, Issued, Kind, Refusal, body_of, denied, may_see};
 use crate::metrics::DecisionOutcome;
+use crate::openers::LEASES_LIMIT;
+use crate::reaper;
 use crate::table::InForce;
 
 /// What is asked for when a credential is issued or renewed. Its JSON form is the request's body.
@@ -131,7 +133,13 @@ impl Broker {
             Wanted::TaskToken { .. } | Wanted::X509Svid { .. } => "IssueCredential",
         };
         let body = body_of(method, &ask);
-        match self.decide(|| self.try_issue(caller, &ask, body, &possession)) {
+        let mut decided = self.decide(|| self.try_issue(caller, &ask, body, &possession));
+        if matches!(&decided, Err(refusal) if refusal.reason.as_str() == LEASES_LIMIT) {
+            // What has run out takes no room from what is to come.
+            reaper::run_once(self, self.clock.now()).await;
+            decided = self.decide(|| self.try_issue(caller, &ask, body, &possession));
+        }
+        match decided {
             Ok(delivery) => self.hand_over(delivery).await,
             Err(refusal) => {
                 // Who may not see the task is told nothing of it, and waits for nothing of it: a foreign task answers
@@ -202,7 +210,7 @@ impl Broker {
             self.planner.draw(permit, Draft { lease, path, deadline, understands_act, certificate }, now)?;
 
         // 6. The ledger issues the lease, and the journal will have it before the key is used.
-        let reserved = self.room_for_lease(&opener, now)?;
+        let reserved = self.table.openers().lease(&opener)?;
         let envelope = self.envelope(now, Some(&who), Some(ask.task.root()), Some(&ask.request_id));
         let evidence = plan.permit().evidence();
         let limits = self.limits.lease_limits();

@@ -8,9 +8,12 @@ use brevet_core::digest::{RequestDigest, Thumbprint};
 use brevet_core::fact::Holder;
 use brevet_core::id::TaskId;
 use brevet_core::ledger::{DelegateRefusal, Ledger, Opening};
-use brevet_core::name::{PurposeCode, RequestId, TaskType};
+use brevet_core::name::{RequestId, TaskType};
 use brevet_core::proof::Caller;
-use brevet_core::request::{Ask, DelegateFacts, PromptOrigin, Request, Sensitivity, TaskContext, TaskFacts};
+use brevet_core::registry::Registry;
+use brevet_core::request::{
+    Ask, CallerFacts, DelegateFacts, PromptOrigin, Request, Sensitivity, TaskContext, TaskFacts,
+};
 use brevet_core::revision::{Basis, Revision};
 use brevet_core::sabotage;
 use brevet_core::scope::Scope;
@@ -35,8 +38,6 @@ pub struct DelegationAsk {
     pub agent: SpiffeId,
     /// Its type; the parent's if it is not said.
     pub task_type: Option<TaskType>,
-    /// Why it is done; as the parent if it is not said.
-    pub purpose: Option<PurposeCode>,
     /// The most sensitive thing it may touch; what the parent may if it is not said.
     pub sensitivity_max: Option<Sensitivity>,
     /// Its ceiling.
@@ -52,6 +53,7 @@ pub struct DelegationAsk {
 /// The child as it would be opened, and what that was read from.
 struct Drawn {
     facts: TaskFacts,
+    parents_type: TaskType,
     deadline: Timestamp,
     prompt_origin: Option<PromptOrigin>,
     version: Revision,
@@ -116,7 +118,9 @@ impl Broker {
         });
         let Some(drawn) = drawn.ok_or_else(Refusal::not_found)?? else { return Ok(task) };
 
-        // 3. The registry knows the other agent, whose ceiling holds here as anywhere.
+        // 3. The registry lets the caller hand on another type of task, and knows the other agent, whose ceiling holds
+        //    here as anywhere.
+        may_hand_on(registry, &who, &drawn)?;
         let not_registered =
             || Refusal::new(Kind::Denied, "not_registered", "the caller may not delegate to the agent");
         let agent = registry
@@ -149,9 +153,9 @@ impl Broker {
             body,
         };
         let envelope = self.envelope(now, Some(&who), Some(root), Some(&ask.request_id));
-        let depth_max = self.limits.delegation_depth_max.get();
+        let limits = self.limits.tree_limits();
         let opened = self.table.commit(root, &envelope, Some(permit.evidence()), |ledger, in_force| {
-            let fact = ledger.delegate(&permit, opening, &in_force.control, now, depth_max);
+            let fact = ledger.delegate(&permit, opening, &in_force.control, now, limits);
             fact.map(|fact| (Some(fact), ()))
                 .map_err(|refusal| Refusal::from(refusal).with_message(&in_force.control))
         });
@@ -187,8 +191,9 @@ impl Broker {
         Ok(Drawn {
             facts: TaskFacts {
                 id,
-                task_type: ask.task_type.clone().unwrap_or(parent.task_type),
-                purpose: ask.purpose.clone().unwrap_or(parent.purpose),
+                task_type: ask.task_type.clone().unwrap_or_else(|| parent.task_type.clone()),
+                // A part is done for what the whole is done for.
+                purpose: parent.purpose,
                 sensitivity_max: ask.sensitivity_max.unwrap_or(parent.sensitivity_max),
                 agent: ask.agent.clone(),
                 delegator: parent.delegator,
@@ -200,8 +205,19 @@ impl Broker {
                 leases_live: 0,
             },
             deadline,
+            parents_type: parent.task_type,
             prompt_origin: opened.prompt_origin,
             version: ledger.version(),
         })
     }
+}
+
+/// Policies permit by the type of a task: if agents could choose it, they would choose what they are permitted.
+fn may_hand_on(registry: &Registry, who: &CallerFacts, drawn: &Drawn) -> Result<(), Refusal> {
+    let wanted = &drawn.facts.task_type;
+    let is_let = || registry.agent(&who.spiffe_id).is_some_and(|agent| agent.delegates.contains(wanted));
+    if *wanted == drawn.parents_type || is_let() || sabotage::on("types_change") {
+        return Ok(());
+    }
+    Err(Refusal::new(Kind::Denied, "task_type_widens", "the caller may not delegate tasks of another type"))
 }

@@ -1,6 +1,7 @@
 //! The emergency stop: pulling it, looking at it and lifting it, as an operator over the network or over the local root
 //! socket, which no lock binds.
 
+use std::collections::{BTreeMap, Bound};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,9 +119,9 @@ impl Broker {
             self.authority_over_locks(by, OperatorCall::CreateLock, Some(&ask.selector), &in_force, now)?;
         let tenant = authority.tenant();
 
-        // 2. A retry finds its lock by the id that the same request always gets.
+        // 2. A retry finds its lock by the id that the same request always gets, and a late one finds it lifted.
         let id = self.state_key.lock_id(tenant, authority.creator(), &ask.request_id);
-        if let Some(before) = in_force.control.locks().get(&id) {
+        if let Some(before) = in_force.control.lock(id) {
             return if is_same(before, ask) {
                 Ok(self.table.read_control(|_| before.clone()))
             } else {
@@ -129,11 +130,14 @@ impl Broker {
         }
 
         // 3. One tenant's locks leave room for another's, and no number of them stops root.
+        let past = in_force.control.past().values().filter(|_| sabotage::on("past_locks_count"));
         let of_tenant = in_force
             .control
             .locks()
             .values()
-            .filter(|record| record.lock.tenant.as_ref() == tenant && record.forbids_issue(now.judge));
+            .filter(|record| record.forbids_issue(now.judge))
+            .chain(past)
+            .filter(|record| record.lock.tenant.as_ref() == tenant);
         if tenant.is_some() && of_tenant.count() >= self.limits.locks_max() {
             let text = "the tenant has as many locks as it may: lift some";
             return Err(Refusal::new(Kind::Exhausted, "locks_max", text));
@@ -179,10 +183,17 @@ impl Broker {
         let authority =
             self.authority_over_locks(by, OperatorCall::ListLocks, None, &self.table.in_force(), now)?;
         let found = self.table.read_control(|in_force| {
-            let locks = in_force.control.locks().values();
-            let behind = locks.filter(|record| filter.after.is_none_or(|after| record.lock.id > after));
-            let seen = behind.filter(|record| sees(authority.tenant(), record)).take(filter.limit).cloned();
-            seen.map(|record| LockView::of(record, now.judge)).collect()
+            let control = &in_force.control;
+            let behind = filter.after.map_or(Bound::Unbounded, Bound::Excluded);
+            let first = |locks: &BTreeMap<LockId, LockRecord>| -> Vec<LockRecord> {
+                let locks = locks.range((behind, Bound::Unbounded)).map(|(_, record)| record);
+                locks.filter(|record| sees(authority.tenant(), record)).take(filter.limit).cloned().collect()
+            };
+            let mut seen = first(control.locks());
+            seen.extend(first(control.past()));
+            seen.sort_by_key(|record| record.lock.id);
+            seen.truncate(filter.limit);
+            seen.into_iter().map(|record| LockView::of(record, now.judge)).collect()
         });
         Ok(self.table.durable(found).await?)
     }
@@ -227,8 +238,8 @@ impl Broker {
             }
         }
 
-        // 4. To lift it twice is to lift it once.
-        if record.lifted.is_some() {
+        // 4. To lift it twice is to lift it once, and what is over by itself is not lifted any more.
+        if record.lifted.is_some() || control.past().contains_key(&lock) {
             return Ok(self.table.read_control(|_| record));
         }
         let fact = Fact::LockLifted { lock, proposer: None, confirmers: Vec::new() };
@@ -316,7 +327,7 @@ impl Broker {
 
 /// The lock, if it is the caller's to see.
 fn found(tenant: Option<&TenantName>, control: &Control, lock: LockId) -> Result<LockRecord, Refusal> {
-    let found = control.locks().get(&lock).filter(|record| sees(tenant, record));
+    let found = control.lock(lock).filter(|record| sees(tenant, record));
     found.cloned().ok_or_else(Refusal::not_found)
 }
 

@@ -6,6 +6,7 @@ mod budget;
 mod credential;
 mod delegation;
 mod delivery;
+mod denials;
 mod introspect;
 mod lease;
 mod lock;
@@ -17,13 +18,12 @@ mod sweep;
 mod task;
 mod watch;
 
-use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use brevet_core::digest::RequestDigest;
-use brevet_core::fact::{DeniedOperation, Envelope, Fact};
+use brevet_core::fact::{Envelope, Fact};
 use brevet_core::id::{RootTaskId, TaskId};
 use brevet_core::ledger::Ledger;
 use brevet_core::lock::Selector;
@@ -43,7 +43,7 @@ use brevet_mint::state_key::StateKey;
 use brevet_policy::Denial;
 use ring::rand::SystemRandom;
 use serde::Serialize;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Notify, Semaphore, SemaphorePermit};
 
 pub use self::audit::{AuditView, Event, EventFilter, EventPage, EventTail};
 pub use self::budget::MinuteBudget;
@@ -51,11 +51,13 @@ use self::credential::permitted;
 pub use self::credential::{CredentialAsk, Possession, Wanted};
 pub use self::delegation::DelegationAsk;
 pub use self::delivery::{Issued, Undelivered};
+pub use self::denials::Denials;
 pub use self::introspect::Introspection;
 pub use self::lease::{LeaseFilter, LeaseState, LeaseView, Revoked};
 pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
 use self::pending::Pending;
 pub use self::refusal::{Kind, Refusal};
+pub(crate) use self::sweep::Queued;
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
 pub use self::watch::{ENDINGS_TOLD_MAX, Told, Watch, WatchAsk};
 use crate::bookmarks::Bookmarks;
@@ -63,9 +65,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::configuration::Configuration;
 use crate::known_tokens::KnownTokens;
-use crate::metrics::{DecisionOutcome, Metrics};
-use crate::openers::{Full, Reserved};
-use crate::reaper;
+use crate::metrics::Metrics;
 use crate::shares::{Share, Shares};
 use crate::table::{InForce, Table, Undurable};
 use crate::turns::Turns;
@@ -105,8 +105,8 @@ pub struct Broker {
     pub known_tokens: KnownTokens,
     /// Credentials that are not handed over yet.
     pub undelivered: Undelivered,
-    /// Denials that each caller may make the journal keep.
-    pub denials: MinuteBudget<SpiffeId>,
+    /// What each caller may make the journal keep of its denials.
+    pub denials: Denials,
     /// Lists that callers have made or wait for.
     pub lists: Arc<Shares>,
     /// Turns to make a list: each walks every tree.
@@ -114,6 +114,8 @@ pub struct Broker {
     /// Turns to find by a walk over every tree what a stream has to tell. They are others, so that no list keeps a
     /// verifier waiting.
     pub walk_turns: Turns,
+    /// Held by whoever records what has run out, so that nobody who needs the room it gives looks before it is there.
+    pub reaping: Mutex<()>,
     /// Wakes the sweep when a lock was created.
     pub unswept: Notify,
     /// The streams of revocations that are open.
@@ -141,10 +143,14 @@ impl Broker {
         Self {
             known_tokens: KnownTokens::new(limits.tokens_known()),
             undelivered: Undelivered::default(),
-            denials: MinuteBudget::new(limits.denials_recorded_per_minute_max),
+            denials: Denials::new(
+                limits.malformed_recorded_per_minute_max,
+                limits.denials_recorded_per_minute_max,
+            ),
             lists: Shares::new(limits.lists_of_callers()),
             list_turns: Semaphore::new(limits.lists()),
             walk_turns: limits.watch_walks(),
+            reaping: Mutex::new(()),
             unswept: Notify::new(),
             streams: Shares::new(limits.watch_streams()),
             audit_streams: Shares::new(limits.audit_streams()),
@@ -232,47 +238,27 @@ impl Broker {
         self.table.note(&self.envelope(self.clock.now(), None, None, None), fact, None)
     }
 
-    /// Records what has run out in a tree.
+    /// Records what has run out in a tree. That may be much: it is recorded a little at a time, and whoever shares the
+    /// thread is served in between.
     ///
     /// # Errors
     /// [`Refusal`] if the journal does not take it now.
-    pub fn expire(&self, root: RootTaskId, now: Now) -> Result<Undurable<()>, Refusal> {
-        let tenant = self.table.view(root, |ledger| ledger.tenant().clone());
-        let envelope = Envelope { tenant, tree: Some(root), ..self.envelope(now, None, None, None) };
+    pub(crate) async fn expire(
+        &self,
+        root: RootTaskId,
+        judge: Timestamp,
+        queued: &mut Queued,
+    ) -> Result<Undurable<()>, Refusal> {
         let mut pending = Pending::default();
-        loop {
-            let mut recorded = None;
-            let expired = self.decide(|| {
-                let expired = self.table.commit(root, &envelope, None, |ledger, _| {
-                    recorded = pending.next(ledger, || ledger.expire(now.judge));
-                    Ok::<_, Infallible>((recorded.clone(), ()))
-                });
-                Ok(expired?)
-            })?;
-            match recorded {
-                Some(Fact::TaskEnded { outcome, .. }) => self.metrics.ended("task", outcome.as_str(), 1),
-                Some(Fact::LeasesEnded { leases, .. }) => {
-                    let count = u64::try_from(leases.len()).unwrap_or(u64::MAX);
-                    self.metrics.ended("lease", "expired", count);
-                }
-                _ => return Ok(expired),
-            }
-        }
+        let due = |ledger: &Ledger, _: &InForce| pending.next(ledger, || ledger.expire(judge));
+        Ok(self.end_each(root, None, queued, due).await?.map(drop))
     }
 
     /// Before anyone is told that something in a tree has run out, the journal has it: then no clock can bring it
     /// back (invariant C3).
     async fn settle(&self, root: RootTaskId) -> Result<(), Refusal> {
-        let expired = self.expire(root, self.clock.now())?;
+        let expired = self.expire(root, self.clock.now().judge, &mut Queued::default()).await?;
         Ok(self.table.durable(expired).await?)
-    }
-
-    /// Room for one more lease in a task of an opener. What has run out does not take it.
-    fn room_for_lease(&self, opener: &SpiffeId, now: Now) -> Result<Reserved<'_>, Full> {
-        self.table.openers().lease(opener).or_else(|_| {
-            reaper::run_once(self, now);
-            self.table.openers().lease(opener)
-        })
     }
 
     /// How many leases live.
@@ -280,50 +266,8 @@ impl Broker {
     pub fn leases_live(&self) -> u64 {
         let judge = self.clock.now().judge;
         self.table.count(|ledger, control| {
-            ledger.tasks().map(|task| u64::from(ledger.leases_live(task.opened().id, control, judge))).sum()
+            u64::from(ledger.leases_live_below(TaskId::root_of(ledger.root()), control, judge))
         })
-    }
-
-    /// Counts and notes a refusal that an authenticated caller is answered (invariant U1).
-    ///
-    /// # Errors
-    /// [`Refusal`] to be answered in its place if the journal does not take it.
-    pub fn refuse(
-        &self,
-        caller: &Caller,
-        operation: DeniedOperation,
-        tree: Option<RootTaskId>,
-        request_id: Option<&RequestId>,
-        refusal: &Refusal,
-    ) -> Result<(), Refusal> {
-        let tenant = self.table.in_force().registry().tenant_of(caller.spiffe_id()).cloned();
-        let envelope = Envelope {
-            tree,
-            tenant,
-            caller: Some(caller.spiffe_id().clone()),
-            request_id: request_id.cloned(),
-            ..self.envelope(self.clock.now(), None, None, None)
-        };
-        let fact = Fact::Denied { operation, reason: refusal.reason.clone() };
-        self.metrics.decided(match refusal.kind {
-            Kind::Denied => DecisionOutcome::Denied,
-            _ => DecisionOutcome::Refused,
-        });
-        if !self.denials.spend(caller.spiffe_id().clone(), envelope.at.issue) {
-            self.metrics.denial_unrecorded();
-            let text = "too many refusals in this minute";
-            return Err(Refusal::new(Kind::Exhausted, "denials_recorded_per_minute_max", text));
-        }
-        if sabotage::on("denials_unrecorded") {
-            return Ok(());
-        }
-        match self.table.note(&envelope, &fact, refusal.evidence.as_deref()) {
-            Ok(_durable_within_a_second) => Ok(()),
-            Err(_) => {
-                self.metrics.denial_unrecorded();
-                Err(Refusal::unavailable("denial_unrecorded"))
-            }
-        }
     }
 
     fn envelope(
@@ -395,6 +339,7 @@ fn body_of(method: &str, ask: &impl Serialize) -> RequestDigest {
 /// What a caller is told of a denial: that there is one. Which policies determined it is the audit's.
 fn denied(denial: Denial) -> Refusal {
     let mut refusal = Refusal::new(Kind::Denied, "policy_denied", "policy does not permit this");
+    refusal.cause = Some(denial.cause).filter(|_| !sabotage::on("denials_unexplained"));
     refusal.evidence = Some(Box::new(denial.evidence));
     refusal
 }

@@ -4,7 +4,7 @@
 //! stable and a text that tells a stranger nothing. `src/grpc/status.rs` maps the kinds to statuses.
 
 use brevet_core::control::Control;
-use brevet_core::fact::{Outcome, ReasonCode};
+use brevet_core::fact::{DenialCause, Outcome, ReasonCode};
 use brevet_core::id::LockId;
 use brevet_core::ledger::{DelegateRefusal, EndRefusal, Ending, IssueRefusal, OpenRefusal};
 use brevet_core::proof::Evidence;
@@ -48,6 +48,8 @@ pub struct Refusal {
     pub reason: ReasonCode,
     /// Why, for the caller's eyes.
     pub text: String,
+    /// Why policy denied it, where policy did, for the audit's eyes.
+    pub cause: Option<DenialCause>,
     /// What it was decided by, for the audit's eyes.
     pub evidence: Option<Box<Evidence>>,
     /// The lock that stopped the caller, where one did.
@@ -58,7 +60,8 @@ impl Refusal {
     /// A refusal with a reason of its own.
     #[must_use]
     pub fn new(kind: Kind, reason: &'static str, text: impl Into<String>) -> Self {
-        Self { kind, reason: ReasonCode::of(reason), text: text.into(), evidence: None, lock: None }
+        let (reason, text) = (ReasonCode::of(reason), text.into());
+        Self { kind, reason, text, cause: None, evidence: None, lock: None }
     }
 
     /// Unknown and foreign are the same, word for word.
@@ -194,6 +197,11 @@ impl From<DelegateRefusal> for Refusal {
                 "delegation_depth_max",
                 format!("more than {max} delegations below the root task"),
             ),
+            DelegateRefusal::TreeFull(max) => Self::new(
+                Kind::Exhausted,
+                "tasks_per_tree_max",
+                format!("the tree has {max} tasks, which is its limit"),
+            ),
             DelegateRefusal::NoTime => Self::new(Kind::Precondition, "no_time", "the task has no time left"),
             DelegateRefusal::Widens => {
                 Self::new(Kind::Denied, "delegation_widens", "wider than the parent task")
@@ -205,11 +213,7 @@ impl From<DelegateRefusal> for Refusal {
 
 impl From<Full> for Refusal {
     fn from(full: Full) -> Self {
-        let reason = match full {
-            Full::Leases(_) => "leases_live_per_opener_max",
-            Full::Tasks(_) => "tasks_per_opener_max",
-        };
-        Self::new(Kind::Exhausted, reason, full.to_string())
+        Self::new(Kind::Exhausted, full.limit(), full.to_string())
     }
 }
 

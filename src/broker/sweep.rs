@@ -36,7 +36,7 @@ const QUEUED_MAX: usize = 64;
 
 /// How many records are queued that nobody has waited for yet.
 #[derive(Debug, Default)]
-pub(super) struct Queued(usize);
+pub(crate) struct Queued(usize);
 
 /// The sweeps that run.
 #[derive(Debug, Default)]

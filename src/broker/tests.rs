@@ -5,14 +5,14 @@ mod fixture;
 use std::sync::Arc;
 use std::time::Duration;
 
-use brevet_core::fact::{Fact, LeaseOutcome, Outcome, ReasonCode};
+use brevet_core::fact::{DenialClass, DeniedOperation, Fact, LeaseOutcome, Outcome, ReasonCode};
 use brevet_core::id::TaskId;
 use brevet_core::record;
 use brevet_core::state::State;
 
 use self::fixture::{AGENT_A, Fault, KEPT, ORCHESTRATOR, World, at_noon, task_ask, token_ask};
 use super::sample::{Sample, X_SERVER, XY_SERVER};
-use super::{Kind, TaskFilter, WatchAsk};
+use super::{Kind, Refusal, TaskFilter, WatchAsk};
 use crate::reaper;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -31,7 +31,7 @@ async fn a_tree_is_forgotten_after_its_day_and_its_name_is_nobodys_again() {
     // request finds it.
     let opener = ORCHESTRATOR.parse().unwrap();
     world.source.elapse(KEPT * 2);
-    reaper::run_once(broker, broker.clock.now());
+    reaper::run_once(broker, broker.clock.now()).await;
     assert_eq!(world.open("request").await, task);
     assert_eq!(world.view(task).await.unwrap().ending.unwrap().outcome, Outcome::Completed);
     assert_eq!(broker.table.openers().of(&opener), (0, 1));
@@ -40,14 +40,14 @@ async fn a_tree_is_forgotten_after_its_day_and_its_name_is_nobodys_again() {
     // reaper awake.
     let noon = world.source.wall();
     world.source.set_wall(noon.after(HOUR * 13));
-    reaper::run_once(broker, broker.clock.now());
+    reaper::run_once(broker, broker.clock.now()).await;
     assert!(world.view(task).await.is_ok());
     assert!(broker.table.deadlines().next() > Some(broker.clock.now().judge));
     world.source.set_wall(noon);
 
     // Then it is as if it had never been, but for the audit log.
     world.source.elapse(HOUR * 14);
-    reaper::run_once(broker, broker.clock.now());
+    reaper::run_once(broker, broker.clock.now()).await;
     assert_eq!(world.view(task).await.unwrap_err().kind, Kind::NotFound);
     assert!(!world.is_active(&token).await);
     assert_eq!(world.issue(task, "lease").await.unwrap_err().kind, Kind::NotFound);
@@ -65,7 +65,7 @@ async fn l4_the_same_request_on_another_day_opens_another_task() {
     world.source.elapse(HOUR * 13);
     // Nobody has swept yet: the tree is still there, and the request still its own.
     assert_eq!(world.open("request").await, task);
-    reaper::run_once(&world.broker, world.broker.clock.now());
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
     let again = world.open("request").await;
     assert_ne!(again, task);
     // What the first had does not come to the second.
@@ -92,15 +92,15 @@ async fn a_tree_lives_on_while_it_is_not_ended_whatever_the_day() {
     let long =
         world.broker.create_task(&world.caller(ORCHESTRATOR), ask.clone()).await.unwrap().task.opened.id;
     world.source.elapse(HOUR * 19);
-    reaper::run_once(&world.broker, world.broker.clock.now());
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
     let again = world.broker.create_task(&world.caller(ORCHESTRATOR), ask).await.unwrap();
     assert_eq!(again.task.opened.id, long, "the request is found on the day after");
     // Its deadline ends it, and then it is forgotten as any other.
     world.source.elapse(HOUR);
-    reaper::run_once(&world.broker, world.broker.clock.now());
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
     assert_eq!(world.view(long).await.unwrap().ending.unwrap().outcome, Outcome::Expired);
     world.source.elapse(KEPT);
-    reaper::run_once(&world.broker, world.broker.clock.now());
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
     assert_eq!(world.view(long).await.unwrap_err().kind, Kind::NotFound);
 }
 
@@ -225,6 +225,56 @@ async fn nobody_makes_more_lists_at_once_than_its_share_and_no_stream_waits_for_
         list.await.unwrap().unwrap();
     }
     assert!(sample.broker.lists.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_what_is_not_recorded_is_summed_up_when_the_minute_turns() {
+    let world = World::new(Fault::None);
+    let broker = &world.broker;
+    let deny = |caller: &str, kind, times: u32| {
+        let caller = world.caller(caller);
+        let refusal = Refusal::new(kind, "asked", "");
+        let operation = || DeniedOperation::Method("GetTask".to_owned());
+        let recorded =
+            (0..times).filter(|_| broker.refuse(&caller, operation(), None, None, &refusal).is_ok());
+        u32::try_from(recorded.count()).unwrap()
+    };
+    let denials = broker.limits.denials_recorded_per_minute_max.get();
+    let malformed = broker.limits.malformed_recorded_per_minute_max.get();
+    assert_eq!(deny(AGENT_A, Kind::Invalid, malformed + 7), malformed);
+    assert_eq!(deny(AGENT_A, Kind::Denied, denials + 5), denials);
+    assert_eq!(deny(AGENT_A, Kind::NotFound, 1), 0);
+    assert_eq!(deny(ORCHESTRATOR, Kind::Denied, denials), denials, "it pays for itself alone");
+    let summed_up = || -> Vec<(DenialClass, u64)> {
+        let of = |fact| match fact {
+            Fact::DenialsUnrecorded { class, count } => Some((class, count)),
+            _ => None,
+        };
+        world.facts().into_iter().filter_map(of).collect()
+    };
+    let summing = tokio::spawn({
+        let broker = Arc::clone(broker);
+        async move { broker.sum_up_denials().await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(summed_up(), []);
+    let turn = async |expected: &[(DenialClass, u64)]| {
+        world.source.elapse(Duration::from_secs(60));
+        let told = async {
+            while summed_up().len() < expected.len() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), told).await.expect("the minute has turned");
+        assert_eq!(summed_up(), expected);
+    };
+    let first = [(DenialClass::Malformed, 7), (DenialClass::Denied, 6)];
+    turn(&first).await;
+    assert_eq!(deny(AGENT_A, Kind::Denied, denials + 1), denials, "a minute later it has as many again");
+    turn(&[first[0], first[1], (DenialClass::Denied, 1)]).await;
+    summing.abort();
+    broker.record_unrecorded();
+    assert_eq!(summed_up().len(), 3, "what is told is told once");
 }
 
 #[test]

@@ -90,12 +90,9 @@ struct Delegate {
     /// The SPIFFE ID of the agent that will work on the new one.
     #[arg(long, value_name = "SPIFFEID")]
     agent: SpiffeId,
-    /// Its type; the parent's if not given.
+    /// Its type; the parent's if not given. For another the registry must let the caller hand it on.
     #[arg(id = "type", long = "type", value_name = "TYPE", value_parser = TaskType::parse)]
     task_type: Option<TaskType>,
-    /// A code for why it is done; the parent's if not given.
-    #[arg(long, value_name = "CODE", value_parser = PurposeCode::parse)]
-    purpose: Option<PurposeCode>,
     /// The most sensitive thing it may touch; what the parent may if not given.
     #[arg(long, value_name = "LEVEL", value_parser = wire::SENSITIVITIES.parser())]
     sensitivity_max: Option<v1::Sensitivity>,
@@ -208,7 +205,6 @@ impl Delegate {
             request_id: request_id.to_string(),
             agent: self.agent.to_string(),
             task_type: self.task_type.as_ref().map(ToString::to_string).unwrap_or_default(),
-            purpose: self.purpose.as_ref().map(ToString::to_string).unwrap_or_default(),
             sensitivity_max: self.sensitivity_max.unwrap_or_default().into(),
             scope: wire::permissions(&self.scope.read()?),
             lifetime: self.lifetime_seconds.map(wire::seconds),

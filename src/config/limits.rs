@@ -3,7 +3,7 @@
 use std::num::{NonZeroU8, NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
-use brevet_core::ledger::LeaseLimits;
+use brevet_core::ledger::{LeaseLimits, TreeLimits};
 use serde::Deserialize;
 
 use super::{count, defaults};
@@ -34,6 +34,8 @@ pub struct Limits {
     pub tasks_per_opener_max: NonZeroU32,
     /// Delegations between a root task and the last task below it.
     pub delegation_depth_max: NonZeroU8,
+    /// Tasks of one tree, the root and ended ones included: they are kept as long as the tree.
+    pub tasks_per_tree_max: NonZeroU32,
     /// Seconds that an ended task tree can still be read; afterwards only the audit log has it.
     pub ended_kept_seconds: NonZeroU64,
     /// Locks of one tenant at once.
@@ -60,6 +62,8 @@ pub struct Limits {
     pub conflict_retries_max: u32,
     /// Denials that one caller may make the journal keep in a minute; beyond, it is told that there were too many.
     pub denials_recorded_per_minute_max: NonZeroU32,
+    /// As many refusals of what cannot be understood.
+    pub malformed_recorded_per_minute_max: NonZeroU32,
     /// Refusals of strangers that leave a record in a minute; the rest are counted.
     pub strangers_recorded_per_minute_max: NonZeroU32,
     /// Lists made at once; others wait.
@@ -94,6 +98,7 @@ impl Default for Limits {
             leases_live_per_opener_max: defaults::small(10_000),
             tasks_per_opener_max: defaults::small(100_000),
             delegation_depth_max: NonZeroU8::MIN.saturating_add(4),
+            tasks_per_tree_max: defaults::small(10_000),
             ended_kept_seconds: defaults::nonzero(86_400),
             locks_max: defaults::small(1_000),
             lock_sweeps_max: defaults::small(8),
@@ -107,6 +112,7 @@ impl Default for Limits {
             watch_stall_seconds_max: defaults::small(10),
             conflict_retries_max: 8,
             denials_recorded_per_minute_max: defaults::small(300),
+            malformed_recorded_per_minute_max: defaults::small(60),
             strangers_recorded_per_minute_max: defaults::small(60),
             lists_max: defaults::small(2),
             lists_per_caller_max: defaults::small(4),
@@ -229,6 +235,12 @@ impl Limits {
             live_max: self.leases_live_per_task_max.get(),
             issued_max: count(self.leases_issued_per_task_max),
         }
+    }
+
+    /// How far one tree may grow.
+    #[must_use]
+    pub fn tree_limits(&self) -> TreeLimits {
+        TreeLimits { depth_max: self.delegation_depth_max.get(), tasks_max: count(self.tasks_per_tree_max) }
     }
 
     /// How long a task lives at most.

@@ -110,6 +110,7 @@ impl Door {
         }
         let operation = DeniedOperation::Method(method.to_owned());
         // It is a sample; a journal that is too busy for it has the count.
-        let _sampled = self.broker.note(&Fact::Denied { operation, reason: ReasonCode::of(reason) });
+        let denied = Fact::Denied { operation, reason: ReasonCode::of(reason), cause: None, uid: None };
+        let _sampled = self.broker.note(&denied);
     }
 }

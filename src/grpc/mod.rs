@@ -110,6 +110,9 @@ pub fn root_routes(broker: &Arc<Broker>, config: &GrpcConfig) -> Router {
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
     let call_max = Duration::from_secs(config.call_seconds_max.get().into());
-    let deadline = move |request: Request, next: Next| unread::within(call_max, request, next);
-    Routes::new(locks).prepare().into_axum_router().layer(from_fn(deadline))
+    let broker = Arc::clone(broker);
+    let answered = move |request: Request, next: Next| {
+        unread::answered_to_root(Arc::clone(&broker), call_max, request, next)
+    };
+    Routes::new(locks).prepare().into_axum_router().layer(from_fn(answered))
 }

@@ -14,7 +14,8 @@ use tonic::{Code, Status};
 use super::door::Door;
 use super::peer::Peer;
 use super::status;
-use crate::broker::{Kind, Refusal};
+use crate::broker::{Broker, Kind, Refusal};
+use crate::net::LocalPeer;
 
 /// What the record says where the caller's text names no method.
 const NO_METHOD: &str = "unknown";
@@ -36,6 +37,25 @@ pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, n
         Some(refused) => refuse(&door, peer.as_ref(), &path, &refused).into_http(),
         None => response,
     }
+}
+
+/// The same over the local root socket, where everybody is known by the user.
+pub(super) async fn answered_to_root(
+    broker: Arc<Broker>,
+    max: Duration,
+    request: Request,
+    next: Next,
+) -> Response {
+    let uid = request.extensions().get::<LocalPeer>().map(|peer| peer.uid);
+    let path = request.uri().path().to_owned();
+    let response = within(max, request, next).await;
+    let Some((uid, unread)) = uid.zip(refused_unread(&response)) else { return response };
+    let refusal = Refusal::new(Kind::Invalid, unread.reason, unread.text);
+    let answer = match broker.refuse_root(uid, method_of(&path, &unread), &refusal) {
+        Ok(()) => status::status(unread.code, &unread.reason.to_uppercase(), unread.text),
+        Err(unrecorded) => status::of(&unrecorded),
+    };
+    answer.into_http()
 }
 
 struct Unread {
@@ -67,11 +87,7 @@ fn refused_unread(response: &Response) -> Option<Unread> {
 }
 
 fn refuse(door: &Door, peer: Option<&Peer>, path: &str, unread: &Unread) -> Status {
-    // The path is the caller's text until a method was found by it.
-    let method = match unread.code {
-        Code::Unimplemented => NO_METHOD,
-        _ => path.rsplit('/').next().unwrap_or(NO_METHOD),
-    };
+    let method = method_of(path, unread);
     let caller = match door.known(peer, method) {
         Ok(caller) => caller,
         Err(stranger) => return stranger,
@@ -82,4 +98,12 @@ fn refuse(door: &Door, peer: Option<&Peer>, path: &str, unread: &Unread) -> Stat
         return status::of(&unrecorded);
     }
     status::status(unread.code, &unread.reason.to_uppercase(), unread.text)
+}
+
+/// The path is the caller's text until a method was found by it.
+fn method_of<'a>(path: &'a str, unread: &Unread) -> &'a str {
+    match unread.code {
+        Code::Unimplemented => NO_METHOD,
+        _ => path.rsplit('/').next().unwrap_or(NO_METHOD),
+    }
 }

@@ -127,6 +127,8 @@ fn an_auditor_lists_the_log_and_follows_it() {
     let mut world = World::start();
     let (task, _) = world.task("t");
     world.call("agent-b", &["task", "get", &task]).refused(7, "NOT_FOUND");
+    world.call("agent-a", &["audit", "list"]).refused(3, "POLICY_DENIED");
+    world.call("agent-a", &["audit", "tail"]).refused(3, "POLICY_DENIED");
     // A refusal is durable within a second, or with what is acknowledged after it.
     world.create("orchestrator", &[]).done();
     let list = |more: &[&str]| world.call("operator", &[&["audit", "list"][..], more].concat());
@@ -151,8 +153,8 @@ fn an_auditor_lists_the_log_and_follows_it() {
     assert_eq!(lines(list(&["-o", "jsonl", "--limit", "2", "--after-revision", "1"]).done()).len(), 2);
     let table = list(&["--limit", "3"]).done();
     assert!(table.starts_with("CURSOR  TIME  TYPE") && table.lines().count() == 4, "{table}");
-    world.call("agent-a", &["audit", "list"]).refused(3, "POLICY_DENIED");
-    world.call("agent-a", &["audit", "tail"]).refused(3, "POLICY_DENIED");
+    let table = list(&["--type", "denied"]).done();
+    assert!(table.contains("policy_denied: no_permit"), "{table}");
 
     let tail =
         |more: &[&str]| world.call("operator", &[&["audit", "tail", "-o", "jsonl"][..], more].concat());

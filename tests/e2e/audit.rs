@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use brevet_api::v1;
+use brevet_core::fact::{DenialCause, Fact};
 use brevet_core::record;
 use brevet_core::revision::{Incarnation, Revision};
 use brevet_journal::ChainHash;
@@ -358,4 +359,49 @@ async fn streams_are_counted_and_end_with_the_daemon() {
     assert_eq!(ending(&mut second).await.code(), Code::Unavailable);
     drop((auditor, second));
     world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_a_denial_says_why_in_the_audit_log_and_not_to_its_caller() {
+    let world = World::with(|_, folder| {
+        let policies = r#"
+            @id("some-are-forbidden")
+            forbid (principal, action == Brevet::Action::"CreateTask", resource)
+            when { context.task.purpose == "forbidden" };
+            @id("some-fail")
+            forbid (principal, action == Brevet::Action::"CreateTask", resource)
+            when { context.task.purpose == "evaluation_error" && context.task.depth + 9223372036854775807 + 1 > 0 };
+        "#;
+        std::fs::write(folder.join("policies/why.cedar"), policies).unwrap();
+    });
+    let (orchestrator, auditor) = (world.client(ORCHESTRATOR).await, world.client(OPERATOR).await);
+    let mut told = Vec::new();
+    for purpose in ["forbidden", "evaluation_error"] {
+        let request = v1::CreateTaskRequest { purpose: purpose.to_owned(), ..world.create(purpose) };
+        told.push(orchestrator.create(request).await.refused(Code::PermissionDenied, "policy_denied"));
+    }
+    let list = orchestrator.events(v1::ListEventsRequest::default()).await;
+    told.push(list.refused(Code::PermissionDenied, "policy_denied"));
+    for (status, cause) in told.iter().zip(["forbidden", "evaluation_error", "no_permit"]) {
+        assert_eq!((status.message(), status.details()), (told[0].message(), told[0].details()));
+        assert!(!format!("{status:?}").contains(cause), "{status:?}");
+    }
+    // It is durable with what is acknowledged after it.
+    world.open_task(world.create("open")).await;
+    let denied = v1::ListEventsRequest { r#type: "denied".to_owned(), ..Default::default() };
+    let causes: Vec<_> = auditor
+        .events(denied)
+        .await
+        .ok()
+        .events
+        .iter()
+        .map(|event| match record::decode(event.record.as_bytes()).unwrap().fact {
+            Fact::Denied { reason, cause, .. } => (reason.as_str().to_owned(), cause),
+            fact => panic!("{fact:?}"),
+        })
+        .collect();
+    let expected = [DenialCause::Forbidden, DenialCause::EvaluationError, DenialCause::NoPermit];
+    assert_eq!(causes, expected.map(|cause| ("policy_denied".to_owned(), Some(cause))));
+    drop((orchestrator, auditor));
+    world.finish();
 }

@@ -169,6 +169,45 @@ async fn d2_a_child_reaches_no_further_than_its_parent_and_its_agent() {
     world.finish();
 }
 
+/// Policies permit by the type of a task, and an agent must not choose what it is permitted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn d2_a_child_is_of_its_parents_type_or_one_that_the_registry_lets_its_agent_hand_on() {
+    let world = World::with(|config, _| {
+        let agent = config["agents"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+        agent.insert("delegates".to_owned(), vec!["check"].into());
+    });
+    let (a, b) = (world.client(AGENT).await, world.client(OTHER_AGENT).await);
+    let root = world.open_task(world.create("open")).await;
+    let of_type = |parent: &str, task_type: &str| v1::DelegateTaskRequest {
+        task_type: task_type.to_owned(),
+        ..part(&world, parent, task_type)
+    };
+    let denied = Code::PermissionDenied;
+    a.delegate(of_type(&root.name, "deploy")).await.refused(denied, "task_type_widens");
+    // To itself no more than to another.
+    let to_itself = v1::DelegateTaskRequest {
+        agent: AGENT_A.to_owned(),
+        holder_key_thumbprint: Some(world.thumbprint(AGENT)),
+        ..of_type(&root.name, "deploy")
+    };
+    a.delegate(to_itself).await.refused(denied, "task_type_widens");
+    for own in ["", root.task_type.as_str()] {
+        let request =
+            v1::DelegateTaskRequest { request_id: format!("own-{own}"), ..of_type(&root.name, own) };
+        assert_eq!(delegated(&a, request).await.task_type, root.task_type);
+    }
+    let handed_on = delegated(&a, of_type(&root.name, "check")).await;
+    assert_eq!((handed_on.task_type.as_str(), &handed_on.purpose), ("check", &root.purpose));
+    // Whoever works on it hands on that type, and not what the one above it may.
+    let back = |task_type: &str| v1::DelegateTaskRequest {
+        agent: AGENT_B.to_owned(),
+        ..of_type(&handed_on.name, task_type)
+    };
+    b.delegate(back(&root.task_type)).await.refused(denied, "task_type_widens");
+    drop((a, b));
+    world.finish();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn d4_nothing_is_delegated_deeper_than_the_limit() {
     let world = World::with(|config, folder| {
@@ -185,6 +224,41 @@ async fn d4_nothing_is_delegated_deeper_than_the_limit() {
     };
     b.delegate(grandchild).await.refused(Code::PermissionDenied, "delegation_depth_max");
     drop((a, b));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn d4_a_tree_has_so_many_tasks_under_any_interleaving() {
+    let mut world = World::with(|config, _| {
+        config.insert("limits".to_owned(), toml::toml! { tasks_per_tree_max = 5 }.into());
+    });
+    let agents = [world.client(AGENT).await, world.client(AGENT).await];
+    let parent = world.open_task(world.create("open")).await.name;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..20 {
+        let (agent, request) = (agents[number % 2].clone(), part(&world, &parent, &format!("part-{number}")));
+        calls.spawn(async move {
+            let answer = agent.delegate(request).await;
+            if answer.is_ok() {
+                return answer.ok().task;
+            }
+            answer.refused(Code::ResourceExhausted, "tasks_per_tree_max");
+            None
+        });
+    }
+    let parts: Vec<v1::Task> = calls.join_all().await.into_iter().flatten().collect();
+    assert_eq!(parts.len(), 4, "the root task is one of five");
+    // What has ended is kept with the tree, and counts, after a restart too; and another tree has tasks of its own.
+    world.client(ORCHESTRATOR).await.cancel(&parts[0].name).await.ok();
+    drop(agents);
+    world.daemon.kill();
+    world.daemon.restart();
+    let agent = world.client(AGENT).await;
+    let more = agent.delegate(part(&world, &parent, "more")).await;
+    more.refused(Code::ResourceExhausted, "tasks_per_tree_max");
+    let other = world.open_task(world.create("other")).await.name;
+    delegated(&agent, part(&world, &other, "more")).await;
+    drop(agent);
     world.finish();
 }
 
@@ -361,7 +435,6 @@ async fn l9_a_retried_delegation_gets_the_same_task_and_another_none() {
             |it: &mut v1::DelegateTaskRequest| it.lifetime = seconds(60),
             |it: &mut v1::DelegateTaskRequest| it.scope = vec![],
             |it: &mut v1::DelegateTaskRequest| it.agent = AGENT_A.to_owned(),
-            |it: &mut v1::DelegateTaskRequest| it.purpose = "other".to_owned(),
             |it: &mut v1::DelegateTaskRequest| it.sensitivity_max = v1::Sensitivity::Low.into(),
         ]
         .into_iter()

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use brevet_api::v1;
-use brevet_core::fact::Fact;
+use brevet_core::fact::{DenialClass, Fact};
 use tonic::Code;
 
 use crate::world::{
-    AGENT, Client, ORCHESTRATOR, RESOURCE_SERVER, STATUS, World, claims, eventually, issue, permission,
-    seconds,
+    AGENT, Client, ORCHESTRATOR, RESOURCE_SERVER, STATUS, World, Written, claims, eventually, issue,
+    permission, seconds,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -195,4 +195,50 @@ async fn u1_a_caller_that_is_refused_too_often_fills_no_disk_and_is_told_so() {
     let journal = world.stop();
     let denied = journal.iter().filter(|written| matches!(written.fact, Fact::Denied { .. })).count();
     assert_eq!(denied, count(found));
+    assert_eq!(unrecorded(&journal, DenialClass::Denied), 20 - denied as u64);
+}
+
+/// A caller that sends what nobody can understand cannot thereby try real things unseen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_rubbish_hides_no_denial() {
+    let world = World::with(|config, _| {
+        let limits = toml::toml! { malformed_recorded_per_minute_max = 2 };
+        config.insert("limits".to_owned(), limits.into());
+    });
+    let agent = world.client(AGENT).await;
+    let mut told = 0;
+    for _ in 0..20 {
+        let answer = agent.get("rubbish").await;
+        if answer.reason().as_deref() == Some("INVALID_ARGUMENT") {
+            told += 1;
+        } else {
+            answer.refused(Code::ResourceExhausted, "malformed_recorded_per_minute_max");
+        }
+    }
+    assert!((2..=4).contains(&told), "{told}");
+    agent.get(&format!("tasks/{}", "0".repeat(26))).await.refused(Code::NotFound, "not_found");
+    drop(agent);
+    let journal = world.stop();
+    let recorded = |reason: &str| {
+        let is_it = |fact: &Fact| matches!(fact, Fact::Denied { reason: recorded, .. } if recorded.as_str() == reason);
+        journal.iter().filter(|written| is_it(&written.fact)).count()
+    };
+    assert_eq!((recorded("invalid_argument"), recorded("not_found")), (told, 1));
+    assert_eq!(unrecorded(&journal, DenialClass::Malformed), 20 - told as u64);
+    assert_eq!(unrecorded(&journal, DenialClass::Denied), 0);
+}
+
+/// How many refusals of the agent's are only counted.
+fn unrecorded(journal: &[Written], class: DenialClass) -> u64 {
+    let summed_up = journal.iter().filter_map(|written| match written.fact {
+        Fact::DenialsUnrecorded { class: of, count } if of == class => Some((written, count)),
+        _ => None,
+    });
+    summed_up
+        .map(|(written, count)| {
+            let caller = written.envelope.caller.as_ref().unwrap();
+            assert_eq!(caller.as_str(), "spiffe://workloads.dev.example/agent/a");
+            count
+        })
+        .sum()
 }

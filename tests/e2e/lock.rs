@@ -289,14 +289,14 @@ async fn l6_a_lock_that_nobody_swept_kills_across_a_crash_and_is_swept_then() {
     // However far the first sweep came, the whole is counted.
     let lock = swept(&operator, &lock.name).await;
     assert_eq!((lock.tasks_ended, lock.leases_ended), (TASKS as u64, 0));
-    operator.lift(&lock.name).await.ok();
-    operator.get_lock(&lock.name).await.refused(Code::NotFound, "not_found");
+    let lifted = operator.lift(&lock.name).await.ok();
+    assert!(!lifted.in_force, "{lifted:?}");
 
-    // Nothing is left of the lock but what it did.
+    // The lock stops nothing any more, and what it did stays done.
     world.daemon.kill();
     world.daemon.restart();
     let (operator, server) = (world.client(OPERATOR).await, world.client(RESOURCE_SERVER).await);
-    assert_eq!(operator.list_locks(v1::ListLocksRequest::default()).await.ok().locks, []);
+    assert_eq!(operator.list_locks(v1::ListLocksRequest::default()).await.ok().locks, [lifted]);
     for token in &tokens {
         assert!(!server.is_active(token).await);
     }
@@ -423,11 +423,60 @@ async fn the_same_request_pulls_one_lock_and_another_with_its_name_none() {
 
     // Lifted twice is lifted once, and makes room.
     swept(&operator, &second.name).await;
-    operator.lift(&second.name).await.ok();
-    operator.lift(&second.name).await.refused(Code::NotFound, "not_found");
+    let lifted = operator.lift(&second.name).await.ok();
+    assert_eq!(operator.lift(&second.name).await.ok(), lifted);
     operator.stop("fourth", Kind::Tool("write".to_owned())).await.ok();
     drop(operator);
     world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn t6_no_stop_is_refused_because_of_those_that_are_over() {
+    let world = World::with(|config, _| {
+        config.insert("limits".to_owned(), toml::toml! { locks_max = 1 }.into());
+    });
+    let operator = world.client(OPERATOR).await;
+    let kind = || Kind::Tool("read".to_owned());
+    for number in 0..3 {
+        let lock = operator.stop(&format!("stop-{number}"), kind()).await.ok();
+        operator.stop("one-more", kind()).await.refused(Code::ResourceExhausted, "locks_max");
+        swept(&operator, &lock.name).await;
+        operator.lift(&lock.name).await.ok();
+    }
+    assert_eq!(operator.list_locks(v1::ListLocksRequest::default()).await.ok().locks.len(), 3);
+    drop(operator);
+    world.finish();
+}
+
+/// As a client on a slow network sends it, which never got its answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l9_a_late_retry_of_a_stop_finds_it_lifted_and_stops_nobody_again() {
+    let mut world = World::start();
+    let (operator, agent) = (world.client(OPERATOR).await, world.client(AGENT).await);
+    let everyone = stop("stop", Kind::Everything(true));
+    let lock = operator.create_lock(stop("files", Kind::Audience(FILES.to_owned()))).await.ok();
+    let root = world.root().await;
+    let roots = root.create_lock(everyone.clone()).await.ok();
+    swept(&operator, &lock.name).await;
+    eventually("the lock is swept", async || root.get_lock(&roots.name).await.ok().swept).await;
+    let lifted = [operator.lift(&lock.name).await, root.lift(&roots.name).await].map(|lift| lift.ok());
+    drop((operator, agent, root));
+    for restarts in 0..2 {
+        let (operator, root) = (world.client(OPERATOR).await, world.root().await);
+        let again = operator.create_lock(stop("files", Kind::Audience(FILES.to_owned()))).await.ok();
+        assert_eq!(again, lifted[0], "after {restarts} restarts");
+        assert_eq!(root.create_lock(everyone.clone()).await.ok(), lifted[1], "after {restarts} restarts");
+        let other = stop("files", Kind::Tool("read".to_owned()));
+        operator.create_lock(other).await.refused(Code::AlreadyExists, "request_id_reused");
+        assert_eq!(operator.get_lock(&lock.name).await.ok(), lifted[0]);
+        let task = world.open_task(world.create(&format!("{restarts}"))).await.name;
+        token(&world.client(AGENT).await, issue(&task, "one")).await;
+        drop((operator, root));
+        world.daemon.kill();
+        world.daemon.restart();
+    }
+    let created = world.finish().into_iter().filter(|written| matches!(written.fact, Fact::LockCreated(_)));
+    assert_eq!(created.count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

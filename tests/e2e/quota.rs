@@ -167,3 +167,47 @@ async fn l11_an_opener_keeps_so_many_tasks_and_children_are_charged_to_who_deleg
     drop((orchestrator, agent, b));
     world.finish();
 }
+
+/// There are no budgets yet that siblings share, but what they may reach and the leases of whoever delegated them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn d3_siblings_each_lie_within_the_parent_and_share_their_openers_quota() {
+    let world = world(5, 100);
+    let (a, b) = (world.client(AGENT).await, world.client(OTHER_AGENT).await);
+    let request = v1::CreateTaskRequest {
+        scope: vec![permission(FILES, "reports/q3/**", &["read"])],
+        ..world.create("open")
+    };
+    let parent = world.open_task(request).await.name;
+    let part = |request_id: &str, resource: &str| v1::DelegateTaskRequest {
+        parent: parent.clone(),
+        request_id: request_id.to_owned(),
+        agent: "spiffe://workloads.dev.example/agent/b".to_owned(),
+        scope: vec![permission(FILES, resource, &["read"])],
+        holder_key_thumbprint: Some(world.thumbprint(OTHER_AGENT)),
+        ..v1::DelegateTaskRequest::default()
+    };
+    let mut siblings = Vec::new();
+    for name in ["one", "two", "three"] {
+        // However much the others were given, none is given what the parent does not have.
+        let wider = part(&format!("{name}-wider"), "reports/**");
+        a.delegate(wider).await.refused(Code::PermissionDenied, "scope_widens");
+        let task = a.delegate(part(name, "reports/q3/**")).await.ok().task.unwrap();
+        assert_eq!(task.scope, [permission(FILES, "reports/q3/**", &["read"])]);
+        siblings.push(task.name);
+    }
+    let read = |task: &str, request_id: String| v1::IssueCredentialRequest {
+        scope: vec![permission(FILES, "reports/q3/sales", &["read"])],
+        ..issue(task, &request_id)
+    };
+    let exhausted = Code::ResourceExhausted;
+    for number in 0..5 {
+        b.issue(read(&siblings[number % 3], format!("{number}"))).await.ok();
+    }
+    for sibling in &siblings {
+        b.issue(read(sibling, "more".to_owned())).await.refused(exhausted, LEASES);
+    }
+    // Who opened the parent answers for the parent alone.
+    a.issue(read(&parent, "own".to_owned())).await.ok();
+    drop((a, b));
+    world.finish();
+}

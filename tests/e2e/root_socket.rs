@@ -5,12 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 
 use brevet_api::v1;
 use brevet_api::v1::selector::Kind;
-use brevet_core::fact::Fact;
+use brevet_core::fact::{DeniedOperation, Fact};
 use brevet_testkit::ca::TestCa;
 use brevet_testkit::daemon::refused_start;
 use tonic::Code;
 
 use crate::operator::selector;
+use crate::wire::{call, framed};
 use crate::world::{AGENT, Client, OPERATOR, RESOURCE_SERVER, World, Written, binary, issue, now};
 
 const OTHER_OPERATOR: &str = "spiffe://other.example/operator/omar";
@@ -58,9 +59,6 @@ async fn t6_u1_a_stop_of_everything_is_lifted_over_the_root_socket_which_leaves_
     token(&agent, issue(&task, "one")).await;
     root.lift("locks/00000000000000000000000000").await.refused(Code::NotFound, "not_found");
 
-    // It serves nothing else.
-    let leases = root.broker.leases().list_leases(v1::ListLeasesRequest::default()).await;
-    assert_eq!(leases.unwrap_err().code(), Code::Unimplemented);
     // Each use is an alarm, and what the locks ended is counted.
     assert!(world.log().contains("the root socket is used"));
     let metrics = world.metrics().await;
@@ -92,6 +90,38 @@ async fn t6_u1_a_stop_of_everything_is_lifted_over_the_root_socket_which_leaves_
     }
     // Asked for without effect: the repetition, the reused name and the lock that is not there.
     assert_eq!(announced, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_whatever_is_refused_at_the_root_socket_has_a_record_that_says_whose_it_was() {
+    let world = World::start();
+    let root = world.root().await;
+    let garbage = call(&root, "/brevet.v1.LockService/CreateLock", &[], framed(&[0xff; 32])).await;
+    assert_eq!(garbage.unwrap_err().code(), Code::InvalidArgument);
+    root.lift("rubbish").await.refused(Code::InvalidArgument, "invalid_argument");
+    root.get_lock("rubbish").await.refused(Code::InvalidArgument, "invalid_argument");
+    // It serves nothing else.
+    let leases = root.broker.leases().list_leases(v1::ListLeasesRequest::default()).await;
+    assert_eq!(leases.unwrap_err().code(), Code::Unimplemented);
+    drop(root);
+    let refused: Vec<_> = world
+        .stop()
+        .into_iter()
+        .filter_map(|written| match written.fact {
+            Fact::Denied { operation: DeniedOperation::Method(method), reason, uid, .. } => {
+                assert_eq!(uid, Some(nix::unistd::geteuid().as_raw()));
+                Some((method, reason.as_str().to_owned()))
+            }
+            _ => None,
+        })
+        .collect();
+    let expected = [
+        ("CreateLock", "message_malformed"),
+        ("LiftLock", "invalid_argument"),
+        ("GetLock", "invalid_argument"),
+        ("unknown", "unimplemented"),
+    ];
+    assert_eq!(refused, expected.map(|(method, reason)| (method.to_owned(), reason.to_owned())));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -31,13 +31,21 @@ const ODD: [&str; 20] = [
     "a\u{feff}",
 ];
 
+/// A daemon that keeps a record of each of them, however many they are.
+fn world() -> World {
+    World::with(|config, _| {
+        let limits = toml::toml! { malformed_recorded_per_minute_max = 1000 };
+        config.insert("limits".to_owned(), limits.into());
+    })
+}
+
 async fn refused(client: &Client, request: v1::CreateTaskRequest) {
     client.create(request).await.refused(Code::InvalidArgument, "invalid_argument");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn odd_strings_in_any_field_of_a_task_are_refused() {
-    let world = World::start();
+    let world = world();
     let client = world.client(ORCHESTRATOR).await;
     let long = "a".repeat(65);
     let longest = "a".repeat(10_240);
@@ -111,7 +119,7 @@ async fn odd_strings_in_any_field_of_a_task_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn values_out_of_range_and_empty_or_swollen_sets_are_refused() {
-    let world = World::start();
+    let world = world();
     let client = world.client(ORCHESTRATOR).await;
     let constrained = |kind: Option<Kind>| {
         let mut request = world.create("constraint");
@@ -154,7 +162,7 @@ async fn values_out_of_range_and_empty_or_swollen_sets_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn odd_strings_in_a_request_for_a_credential_are_refused() {
-    let world = World::start();
+    let world = world();
     let task = world.open_task(world.create("open")).await.name;
     let agent = world.client(AGENT).await;
     type Field = fn(&mut v1::IssueCredentialRequest) -> &mut String;
@@ -184,7 +192,7 @@ async fn odd_strings_in_a_request_for_a_credential_are_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_name_is_malformed_or_unknown_and_never_another_spelling() {
-    let world = World::start();
+    let world = world();
     let task = world.open_task(world.create("open")).await.name;
     let client = world.client(ORCHESTRATOR).await;
     let id = task.strip_prefix("tasks/").unwrap();

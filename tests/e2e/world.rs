@@ -272,7 +272,7 @@ pub(crate) fn read_journal(folder: &Path) -> Vec<Written> {
 
 fn denials(journal: &[Written]) -> Vec<Denial> {
     let denial = |written: &Written| {
-        let Fact::Denied { operation, reason } = &written.fact else { return None };
+        let Fact::Denied { operation, reason, .. } = &written.fact else { return None };
         let method = match operation {
             DeniedOperation::Method(method) => method.clone(),
             DeniedOperation::Operation(operation) => format!("{operation:?}"),

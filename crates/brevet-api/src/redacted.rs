@@ -135,7 +135,6 @@ impl fmt::Debug for DelegateTaskRequest {
             request_id,
             agent,
             task_type,
-            purpose,
             sensitivity_max: _,
             scope,
             lifetime,
@@ -148,7 +147,6 @@ impl fmt::Debug for DelegateTaskRequest {
             .field("request_id", request_id)
             .field("agent", agent)
             .field("task_type", task_type)
-            .field("purpose", purpose)
             .field("sensitivity_max", &self.sensitivity_max())
             .field("scope", scope)
             .field("lifetime", lifetime)

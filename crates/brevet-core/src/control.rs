@@ -2,6 +2,8 @@
 //! newest change among them, which every decision names as part of its basis.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +17,13 @@ use crate::sabotage;
 use crate::terms::Terms;
 use crate::time::{Now, Timestamp};
 
+/// How long a lock is kept that is over, so that a late retry of its creation finds it and does not lock anew. Like the
+/// next it is no configuration: the journal must fold to the same state whatever the configuration says.
+const LOCK_KEPT: Duration = Duration::from_secs(86_400);
+
+/// How many such locks of one tenant are kept. Of more the oldest is forgotten: no stop is refused because of old ones.
+pub(crate) const LOCKS_KEPT_MAX: usize = 1_000;
+
 /// The fold of all control facts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Control {
@@ -23,6 +32,9 @@ pub struct Control {
     registry: Option<RegistryDigest>,
     trust: Option<TrustDigest>,
     locks: BTreeMap<LockId, LockRecord>,
+    /// Shared, for it seldom changes and may be long. A snapshot from before there was this has none.
+    #[serde(default)]
+    past: Arc<BTreeMap<LockId, LockRecord>>,
     /// A snapshot from before there was this has no sweep that is newer than itself, so that none is missed.
     #[serde(default)]
     sweeps: Sweeps,
@@ -78,10 +90,23 @@ impl Control {
         self.trust
     }
 
-    /// Every lock whose record is kept, lifted ones too until their sweep is durable.
+    /// Every lock that is still matched: those in force, and lifted ones until their sweep is durable.
     #[must_use]
     pub const fn locks(&self) -> &BTreeMap<LockId, LockRecord> {
         &self.locks
+    }
+
+    /// The locks that are over and swept, as long as they are kept: they forbid nothing, and what they killed has
+    /// endings of its own.
+    #[must_use]
+    pub fn past(&self) -> &BTreeMap<LockId, LockRecord> {
+        &self.past
+    }
+
+    /// A lock, matched or past.
+    #[must_use]
+    pub fn lock(&self, id: LockId) -> Option<&LockRecord> {
+        self.locks.get(&id).or_else(|| self.past.get(&id))
     }
 
     /// Folds one fact. Facts of a task tree change nothing here.
@@ -101,7 +126,9 @@ impl Control {
                     swept: None,
                 };
                 // INVARIANT: no lock takes the place of another, or what that has killed would live again.
-                self.locks.entry(lock.id).or_insert(record);
+                if self.lock(lock.id).is_none() {
+                    self.locks.insert(lock.id, record);
+                }
             }
             Fact::LockLifted { lock, .. } => {
                 if let Some(record) = self.locks.get_mut(lock) {
@@ -117,14 +144,38 @@ impl Control {
             _ => return,
         }
         self.revision = revision;
-        // A lock that forbids nothing any more is forgotten once all that it killed has an ending of its own. That
-        // its time is over is not believed to a clock in doubt.
-        let over = |record: &LockRecord| match record.lifted {
+        self.retire_locks(at);
+    }
+
+    /// A lock that forbids nothing any more is past once all that it killed has an ending of its own, and forgotten some
+    /// time after it was over. That its time is over is not believed to a clock in doubt.
+    fn retire_locks(&mut self, at: Now) {
+        let is_over = |record: &LockRecord| match record.lifted {
             Some(_) => true,
             None => !at.suspect && !record.forbids_issue(at.judge),
         };
-        let swept = |record: &LockRecord| record.swept.is_some() || sabotage::on("lift_revives");
-        self.locks.retain(|_, record| !swept(record) || !over(record));
+        let is_swept = |record: &LockRecord| record.swept.is_some() || sabotage::on("lift_revives");
+        let retired = self.locks.extract_if(.., |_, record| is_swept(record) && is_over(record));
+        for (id, record) in retired.collect::<Vec<_>>() {
+            let tenant = record.lock.tenant.clone();
+            let past = Arc::make_mut(&mut self.past);
+            past.insert(id, record);
+            let of_tenant = past.values().filter(|record| record.lock.tenant == tenant);
+            if of_tenant.clone().count() > LOCKS_KEPT_MAX
+                && let Some(oldest) =
+                    of_tenant.min_by_key(|record| record.created).map(|record| record.lock.id)
+            {
+                past.remove(&oldest);
+            }
+        }
+        let is_kept = |record: &LockRecord| {
+            let kept_until = record.over_since().map(|over| over.after(LOCK_KEPT));
+            (at.suspect || kept_until.is_none_or(|until| at.judge < until))
+                && !sabotage::on("past_locks_forgotten")
+        };
+        if !self.past.values().all(is_kept) {
+            Arc::make_mut(&mut self.past).retain(|_, record| is_kept(record));
+        }
     }
 
     /// The locks that have killed what has no ending of its own yet, if there is any.

@@ -131,6 +131,20 @@ pub enum Fact {
         operation: DeniedOperation,
         /// The stable reason.
         reason: ReasonCode,
+        /// Why policy denied it, where policy did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cause: Option<DenialCause>,
+        /// The user of whoever asked over the local root socket.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        uid: Option<u32>,
+    },
+    /// Refusals of one caller that have no record of their own, for there were too many in a minute or too much waited
+    /// for the disk. Since the last such record, or the start.
+    DenialsUnrecorded {
+        /// What they were.
+        class: DenialClass,
+        /// How many.
+        count: u64,
     },
     /// A daemon started on this journal.
     Started {
@@ -154,7 +168,7 @@ pub enum Fact {
 
 impl Fact {
     /// The name of every kind, the same in records, wire and filters.
-    pub const KINDS: [&str; 13] = [
+    pub const KINDS: [&str; 14] = [
         "task_opened",
         "task_ended",
         "lease_issued",
@@ -165,6 +179,7 @@ impl Fact {
         "lock_swept",
         "root_socket_used",
         "denied",
+        "denials_unrecorded",
         "started",
         "stopped",
         "snapshot_taken",
@@ -184,6 +199,7 @@ impl Fact {
             Self::LockSwept { .. } => "lock_swept",
             Self::RootSocketUsed { .. } => "root_socket_used",
             Self::Denied { .. } => "denied",
+            Self::DenialsUnrecorded { .. } => "denials_unrecorded",
             Self::Started { .. } => "started",
             Self::Stopped => "stopped",
             Self::SnapshotTaken { .. } => "snapshot_taken",
@@ -199,6 +215,28 @@ pub enum DeniedOperation {
     Operation(Operation),
     /// A method of a service, as `GetTask`.
     Method(String),
+}
+
+/// Why policy denies a request. The caller is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenialCause {
+    /// A policy forbids it.
+    Forbidden,
+    /// No policy permits it.
+    NoPermit,
+    /// The evaluation of a policy failed, or the request lacks what its action has in every request.
+    EvaluationError,
+}
+
+/// What is denied, as far as a caller's budget of records goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenialClass {
+    /// Requests that could not be understood, or were no request at all.
+    Malformed,
+    /// Requests that were understood.
+    Denied,
 }
 
 /// How a task was opened.

@@ -12,14 +12,14 @@ mod liveness;
 mod notices;
 mod task;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::command::{
-    DelegateRefusal, End, EndRefusal, IssueRefusal, LeaseLimits, OpenRefusal, Opening, Recall,
+    DelegateRefusal, End, EndRefusal, IssueRefusal, LeaseLimits, OpenRefusal, Opening, Recall, TreeLimits,
 };
 use self::task::{Answered, Closed};
 pub use self::task::{Ending, Lease, Task};
@@ -50,6 +50,10 @@ pub struct Ledger {
     tenant: TenantName,
     version: Revision,
     tasks: BTreeMap<Id, Task>,
+    /// When which task has something to record that time has ended. What lies at or below an ended task is not in it.
+    due: BTreeSet<(Timestamp, Id)>,
+    /// The latest end of any lease.
+    last_end: Timestamp,
 }
 
 impl Ledger {
@@ -104,42 +108,57 @@ impl Ledger {
     pub fn begun_by(opened: &Arc<TaskOpened>, tenant: TenantName, revision: Revision) -> Self {
         let root = opened.id.root();
         let tasks = BTreeMap::from([(opened.id.node(), Task::begun_by(opened, revision))]);
-        Self { root, tenant, version: revision, tasks }
+        let due = BTreeSet::from([(opened.deadline, opened.id.node())]);
+        Self { root, tenant, version: revision, tasks, due, last_end: Timestamp::default() }
     }
 
     /// Folds one fact of this tree. Facts of others change nothing.
     pub fn apply(&mut self, fact: &Fact, envelope: &Envelope, revision: Revision) {
         match fact {
             Fact::TaskOpened(opened) if opened.id.root() == self.root => {
-                // INVARIANT: every task but the root has its parent here, so that its ancestors end at the root.
+                // INVARIANT: every task but the root has its parent here, so that its ancestors end at the root; and no
+                // task takes the place of another.
+                let node = opened.id.node();
+                let is_new = !self.tasks.contains_key(&node);
                 let Some(parent) = opened.parent.and_then(|parent| self.tasks.get_mut(&parent)) else {
                     return;
                 };
-                parent.is_parent = true;
-                self.tasks.entry(opened.id.node()).or_insert_with(|| Task::begun_by(opened, revision));
+                if is_new {
+                    parent.children.push(node);
+                    self.tasks.insert(node, Task::begun_by(opened, revision));
+                    if !self.is_over(opened.id) {
+                        self.due.insert((opened.deadline, node));
+                    }
+                }
             }
             Fact::TaskEnded { task, outcome, reason, since } => {
+                self.forget_due(*task);
                 let Some(task) = self.task_mut(*task) else { return };
                 let at = since.unwrap_or(envelope.at.judge);
                 let ending = Ending { outcome: *outcome, reason: reason.clone(), at };
                 Closed { ending, revision }.settle_in(&mut task.ended, since.is_some());
             }
             Fact::LeaseIssued { terms, body, renews } => {
-                let Some(task) = self.task_mut(terms.id.task) else { return };
-                task.holder = Holder::Key(terms.holder);
-                task.add(Lease { terms: Arc::clone(terms), revision, renews: *renews, ended: None });
-                if let Some(request_id) = &envelope.request_id {
-                    let answered = Answered { body: *body, lease: terms.id.key };
-                    task.answered.entry(request_id.clone()).or_insert(answered);
-                }
+                let issued = self.change(terms.id.task, |task| {
+                    task.holder = Holder::Key(terms.holder);
+                    task.add(Lease { terms: Arc::clone(terms), revision, renews: *renews, ended: None });
+                    if let Some(request_id) = &envelope.request_id {
+                        let answered = Answered { body: *body, lease: terms.id.key };
+                        task.answered.entry(request_id.clone()).or_insert(answered);
+                    }
+                });
+                let Some(()) = issued else { return };
+                self.last_end = self.last_end.max(terms.end);
             }
             Fact::LeasesEnded { task, leases, outcome, reason, since } => {
-                let Some(task) = self.task_mut(*task) else { return };
                 let at = since.unwrap_or(envelope.at.judge);
-                for key in leases {
-                    let ending = Ending { outcome: *outcome, reason: reason.clone(), at };
-                    task.close(*key, Closed { ending, revision }, since.is_some());
-                }
+                let ended = self.change(*task, |task| {
+                    for key in leases {
+                        let ending = Ending { outcome: *outcome, reason: reason.clone(), at };
+                        task.close(*key, Closed { ending, revision }, since.is_some());
+                    }
+                });
+                let Some(()) = ended else { return };
             }
             _ => return,
         }
@@ -213,29 +232,29 @@ impl Ledger {
     /// How many leases without an ending of their own each opener answers for, those of ended tasks left out: what
     /// quotas count.
     pub fn leases_open(&self) -> impl Iterator<Item = (&SpiffeId, usize)> {
-        let is_over = |task: &Task| self.ancestors(task.opened.id).any(|hop| hop.ended.is_some());
-        let tasks = self.tasks.values().filter(move |task| !is_over(task));
-        tasks.map(|task| (&task.opened.opener, task.open.len()))
+        self.not_over(TaskId::root_of(self.root)).map(|task| (&task.opened.opener, task.open.len()))
     }
 
     /// How many of them a fact that is about to be folded gives back.
     #[must_use]
     pub fn leases_released(&self, fact: &Fact) -> Vec<(SpiffeId, usize)> {
-        let is_over = |task: &Task| self.ancestors(task.opened.id).any(|hop| hop.ended.is_some());
-        let released: Vec<(&Task, usize)> = match fact {
+        let counts: Vec<(&SpiffeId, usize)> = match fact {
             Fact::TaskEnded { task, .. } => {
-                self.at_or_below(*task).map(|below| (below, below.open.len())).collect()
+                self.not_over(*task).map(|below| (&below.opened.opener, below.open.len())).collect()
             }
-            Fact::LeasesEnded { task, leases, .. } => {
+            Fact::LeasesEnded { task, leases, .. } if !self.is_over(*task) => {
                 let count = |task: &Task| leases.iter().filter(|key| task.open.contains_key(key)).count();
-                self.task(*task).map(|task| (task, count(task))).into_iter().collect()
+                self.task(*task).map(|task| (&task.opened.opener, count(task))).into_iter().collect()
             }
             _ => Vec::new(),
         };
-        let is_counted =
-            |(task, count): &(&Task, usize)| *count > 0 && !is_over(task) && !sabotage::on("quota_leaks");
-        let counted = released.into_iter().filter(is_counted);
-        counted.map(|(task, count)| (task.opened.opener.clone(), count)).collect()
+        let mut released: BTreeMap<&SpiffeId, usize> = BTreeMap::new();
+        for (opener, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            let sum = released.entry(opener).or_default();
+            *sum = sum.saturating_add(count);
+        }
+        let counted = released.into_iter().filter(|_| !sabotage::on("quota_leaks"));
+        counted.map(|(opener, count)| (opener.clone(), count)).collect()
     }
 
     /// When nobody has to be told of the tree any more, if that is known: `kept` after its root ended, not on the day
@@ -245,9 +264,7 @@ impl Ledger {
     pub fn forgotten_at(&self, kept: Duration) -> Option<Timestamp> {
         let root = self.tasks.get(&self.root.0)?;
         let ended = root.ended.as_ref()?.ending.at;
-        let leases = self.tasks.values().flat_map(Task::leases);
-        let last = leases.map(|lease| lease.terms.end).max().unwrap_or_default();
-        Some(ended.after(kept).max(root.opened.opened_at.end_of_day()).max(last))
+        Some(ended.after(kept).max(root.opened.opened_at.end_of_day()).max(self.last_end))
     }
 
     /// The task itself, its parent, and so on up to the root.
@@ -258,11 +275,62 @@ impl Ledger {
 
     /// A task and everything below it.
     fn at_or_below(&self, id: TaskId) -> impl Iterator<Item = &Task> {
-        // Most tasks have none below, and then nothing need be searched.
-        let alone = self.task(id).filter(|task| !task.is_parent);
-        let lineage = move |task: &&Task| self.ancestors(task.opened.id).any(|hop| hop.opened.id == id);
-        let search = alone.is_none().then(|| self.tasks.values().filter(lineage));
-        alone.into_iter().chain(search.into_iter().flatten())
+        self.down_from(id, |_| true)
+    }
+
+    /// A task and what is below it, as far as nothing has ended it; nothing if an ending above has.
+    fn not_over(&self, id: TaskId) -> impl Iterator<Item = &Task> {
+        let is_over = self.is_over(id);
+        self.down_from(id, move |task| !is_over && task.ended.is_none())
+    }
+
+    /// A task and what is below it, but for the tasks that are not to be entered and what is below those.
+    fn down_from(&self, id: TaskId, enter: impl Fn(&Task) -> bool) -> impl Iterator<Item = &Task> {
+        let mut next: Vec<&Task> = self.task(id).into_iter().collect();
+        std::iter::from_fn(move || {
+            while let Some(task) = next.pop() {
+                if enter(task) {
+                    next.extend(self.children(task));
+                    return Some(task);
+                }
+            }
+            None
+        })
+    }
+
+    fn children(&self, task: &Task) -> impl Iterator<Item = &Task> {
+        task.children.iter().filter_map(|child| self.tasks.get(child))
+    }
+
+    /// Whether a task or one above it has an ending.
+    fn is_over(&self, id: TaskId) -> bool {
+        self.ancestors(id).any(|hop| hop.ended.is_some())
+    }
+
+    /// Nothing of a task, and of what is below it, will have to be recorded any more.
+    fn forget_due(&mut self, id: TaskId) {
+        if id == TaskId::root_of(self.root) {
+            return self.due.clear();
+        }
+        let forgotten: Vec<(Timestamp, Id)> =
+            self.not_over(id).map(|task| (task.due(), task.opened.id.node())).collect();
+        for due in forgotten {
+            self.due.remove(&due);
+        }
+    }
+
+    /// Changes the leases of a task, and with them when something of it is due. None if there is no such task.
+    fn change(&mut self, id: TaskId, change: impl FnOnce(&mut Task)) -> Option<()> {
+        let is_over = self.is_over(id);
+        let task = self.task_mut(id)?;
+        let before = task.due();
+        change(task);
+        let after = task.due();
+        if !is_over {
+            self.due.remove(&(before, id.node()));
+            self.due.insert((after, id.node()));
+        }
+        Some(())
     }
 
     fn task_mut(&mut self, id: TaskId) -> Option<&mut Task> {

@@ -203,6 +203,12 @@ impl LockRecord {
         self.lifted.is_none() && self.lock.until.is_none_or(|until| judge < until)
     }
 
+    /// Since when it forbids nothing any more, or will not if nobody lifts it before.
+    #[must_use]
+    pub(crate) fn over_since(&self) -> Option<Timestamp> {
+        self.lifted.into_iter().chain(self.lock.until).min()
+    }
+
     /// Whether it kills what it matches and was recorded at a revision: whatever came before it, for ever.
     #[must_use]
     pub(crate) fn kills(&self, recorded: Revision) -> bool {

@@ -97,7 +97,9 @@ impl Reach {
     pub(crate) fn add(&mut self, audience: Option<&AudienceName>) {
         match (self, audience) {
             (Self::Audiences(audiences), Some(audience)) => {
-                audiences.insert(audience.clone());
+                if !audiences.contains(audience) {
+                    audiences.insert(audience.clone());
+                }
             }
             (reach, None) => *reach = Self::Tenant,
             (Self::Tenant, Some(_)) => {}

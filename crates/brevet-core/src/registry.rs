@@ -199,6 +199,9 @@ pub struct Agent {
     pub scope: Scope,
     /// The most sensitive thing it may touch.
     pub sensitivity_max: Sensitivity,
+    /// The types of task that it may delegate besides that of the task which it works on.
+    #[serde(default)]
+    pub delegates: BTreeSet<TaskType>,
 }
 
 /// A workload that opens tasks.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use brevet_core::digest::PolicyDigest;
+use brevet_core::fact::DenialCause;
 use brevet_core::proof::{Evidence, Permit};
 use brevet_core::request::{DeterminingPolicy, Obligations, Request};
 use brevet_core::sabotage;
@@ -40,35 +41,6 @@ pub struct Denial {
     pub evidence: Evidence,
     /// Why.
     pub cause: DenialCause,
-}
-
-/// Why a request is denied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DenialCause {
-    /// A policy forbids it.
-    Forbidden,
-    /// No policy permits it.
-    NoPermit,
-    /// The evaluation of a policy failed, or the request lacks what its action has in every request.
-    EvaluationError,
-}
-
-impl DenialCause {
-    /// The name, the same in wire and log.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Forbidden => "forbidden",
-            Self::NoPermit => "no_permit",
-            Self::EvaluationError => "evaluation_error",
-        }
-    }
-}
-
-impl fmt::Display for DenialCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 impl fmt::Debug for Policies {

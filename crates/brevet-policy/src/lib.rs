@@ -15,7 +15,7 @@ mod slice;
 mod source;
 mod vocabulary;
 
-pub use decide::{Decision, Denial, DenialCause, Policies};
+pub use decide::{Decision, Denial, Policies};
 pub use load::{
     FILE_BYTES_MAX, FILES_MAX, LoadError, NESTING_MAX, POLICIES_MAX, POLICY_BYTES_MAX, Problem,
     TOTAL_BYTES_MAX,

@@ -176,16 +176,27 @@ struct Event {
     caller: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     request_id: String,
+    /// For a reader of lines: the record has it too.
+    #[serde(skip)]
+    reason: String,
     /// The hash of the chain, in hexadecimal.
     chain: String,
     /// As it is stored and hashed, byte for byte.
     record: Box<RawValue>,
 }
 
-/// What is read of a record: in which life of the journal it was written.
+/// What is read of a record: in which life of the journal it was written, and why something was done or denied.
 #[derive(Deserialize)]
 struct Record {
     envelope: Envelope,
+    fact: Why,
+}
+
+#[derive(Deserialize)]
+struct Why {
+    #[serde(default)]
+    reason: String,
+    cause: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -198,7 +209,9 @@ impl TryFrom<v1::Event> for Event {
     fn try_from(wire: v1::Event) -> Result<Self, NotUnderstood> {
         let record: Record = serde_json::from_str(&wire.record).map_err(|_| NotUnderstood)?;
         let incarnation = record.envelope.incarnation;
+        let Why { reason, cause } = record.fact;
         Ok(Self {
+            reason: cause.map_or_else(|| reason.clone(), |cause| format!("{reason}: {cause}")),
             revision: wire.revision,
             cursor: Cursor { incarnation, revision: wire.revision },
             time: wire::time(wire.time.as_ref()),
@@ -214,13 +227,14 @@ impl TryFrom<v1::Event> for Event {
 }
 
 impl Row for Event {
-    const COLUMNS: &'static [&'static str] = &["CURSOR", "TIME", "TYPE", "CALLER", "TREE", "REQUEST ID"];
+    const COLUMNS: &'static [&'static str] =
+        &["CURSOR", "TIME", "TYPE", "REASON", "CALLER", "TREE", "REQUEST ID"];
 
     fn cells(&self) -> Vec<String> {
-        let Self { cursor, time, kind, caller, tree, request_id, .. } = self;
-        let [time, kind, caller, tree, request_id] =
-            [time, kind, caller, tree, request_id].map(String::clone);
-        vec![cursor.to_string(), time, kind, caller, tree, request_id]
+        let Self { cursor, time, kind, reason, caller, tree, request_id, .. } = self;
+        let [time, kind, reason, caller, tree, request_id] =
+            [time, kind, reason, caller, tree, request_id].map(String::clone);
+        vec![cursor.to_string(), time, kind, reason, caller, tree, request_id]
     }
 
     fn name(&self) -> Option<&str> {

@@ -35,9 +35,6 @@ pub(in crate::grpc) fn delegation_ask(request: &v1::DelegateTaskRequest) -> Pars
         task_type: named(&request.task_type)
             .map(|text| TaskType::parse(&text).map_err(|error| Refusal::invalid("task_type", error)))
             .transpose()?,
-        purpose: named(&request.purpose)
-            .map(|text| PurposeCode::parse(&text).map_err(|error| Refusal::invalid("purpose", error)))
-            .transpose()?,
         sensitivity_max: match v1::Sensitivity::try_from(request.sensitivity_max) {
             Ok(v1::Sensitivity::Unspecified) => None,
             _ => Some(sensitivity(request.sensitivity_max)?),

@@ -27,10 +27,11 @@ fn t6_what_binds_every_tree_moves_the_control_revision_and_nothing_else_does() {
         Fact::TaskOpened(opened(task, None).into()),
         Fact::TaskEnded { task, outcome: Outcome::Failed, reason: ReasonCode::of("asked"), since: None },
         Fact::LeaseIssued { terms: terms(task, 9).into(), body: body(1), renews: None },
-        Fact::Denied { operation: denied, reason: ReasonCode::of("asked") },
+        Fact::Denied { operation: denied, reason: ReasonCode::of("asked"), cause: None, uid: None },
         Fact::Started { version: "1".into(), replayed: Revision(9), clock_behind: false },
         Fact::SnapshotTaken { revision: Revision(9), digest: crate::digest::StateDigest::of(&[]) },
         Fact::RootSocketUsed { uid: 0, method: "LiftLock".into() },
+        Fact::DenialsUnrecorded { class: crate::fact::DenialClass::Denied, count: 9 },
         Fact::Stopped,
     ] {
         control.apply(&fact, Revision(20), now(0));
@@ -178,4 +179,73 @@ proptest! {
             }
         }
     }
+}
+
+/// A control in which the locks of these numbers were created at 10, swept and then lifted at 20.
+fn with_lifted(numbers: impl Iterator<Item = u128>, tenant_name: Option<&str>) -> Control {
+    let mut control = Control::default();
+    for number in numbers {
+        let lock = Lock { tenant: tenant_name.map(tenant), ..lock(number, Selector::Everything) };
+        for (fact, millis) in [
+            (Fact::LockCreated(lock), 10),
+            (Fact::LockSwept { lock: lock_id(number), tasks: 0, leases: 0 }, 11),
+            (lifted(number), 20),
+        ] {
+            control.apply(&fact, control.revision().next(), now(millis));
+        }
+    }
+    control
+}
+
+#[test]
+fn l9_a_lock_that_is_over_is_found_for_a_day_and_matched_no_more() {
+    let day = LOCK_KEPT.as_millis() as u64;
+    let kept = |control: &Control| (control.lock(lock_id(1)).is_some(), control.locks().len());
+    let after = |control: &Control, millis, suspect| {
+        let mut control = control.clone();
+        control.apply(&configuration(), Revision(9), Now { suspect, ..now(millis) });
+        control
+    };
+    let control = with_lifted(1..2, None);
+    assert_eq!(control.lock(lock_id(1)).unwrap().lifted, Some(at(20)));
+    assert_eq!(kept(&after(&control, 19 + day, false)), (true, 0));
+    assert_eq!(kept(&after(&control, 20 + day, true)), (true, 0), "a clock in doubt is not believed");
+    assert_eq!(kept(&after(&control, 20 + day, false)), (false, 0));
+
+    // Created and lifted once more, it is what it was.
+    let mut again = control.clone();
+    for fact in [Fact::LockCreated(lock(1, Selector::Key(key_id("k9")))), lifted(1)] {
+        again.apply(&fact, again.revision().next(), now(500));
+    }
+    assert_eq!((again.locks(), again.past()), (control.locks(), control.past()));
+
+    // By itself it is over at its end, and not when somebody notices.
+    let until = Lock { until: Some(at(20)), ..lock(1, Selector::Everything) };
+    let mut control = Control::default();
+    control.apply(&Fact::LockCreated(until), Revision(1), now(10));
+    control.apply(&Fact::LockSwept { lock: lock_id(1), tasks: 0, leases: 0 }, Revision(2), now(500));
+    assert_eq!(kept(&control), (true, 0));
+    assert_eq!(kept(&after(&control, 20 + day, false)), (false, 0));
+}
+
+#[test]
+fn of_more_past_locks_of_one_tenant_than_are_kept_the_oldest_is_forgotten() {
+    let first = LOCKS_KEPT_MAX as u128;
+    // Their ids go down as they grow younger.
+    let mut control = with_lifted((1..=first).rev(), Some("north"));
+    assert!(control.past().len() == LOCKS_KEPT_MAX && control.lock(lock_id(first)).is_some());
+    for (number, tenant_name, is_forgotten) in
+        [(first + 1, Some("south"), false), (first + 2, None, false), (first + 3, Some("north"), true)]
+    {
+        for fact in [
+            Fact::LockCreated(Lock { tenant: tenant_name.map(tenant), ..lock(number, Selector::Everything) }),
+            lifted(number),
+            Fact::LockSwept { lock: lock_id(number), tasks: 0, leases: 0 },
+        ] {
+            control.apply(&fact, control.revision().next(), now(30));
+        }
+        assert_eq!(control.lock(lock_id(first)).is_none(), is_forgotten, "{tenant_name:?}");
+    }
+    assert_eq!(control.past().len(), LOCKS_KEPT_MAX + 2);
+    assert!(control.lock(lock_id(first - 1)).is_some());
 }

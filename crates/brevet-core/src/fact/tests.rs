@@ -29,6 +29,8 @@ fn the_kinds_are_the_names_that_records_have() {
     let denied = Fact::Denied {
         operation: DeniedOperation::Method("GetTask".to_owned()),
         reason: ReasonCode::of("not_found"),
+        cause: None,
+        uid: None,
     };
     for fact in [Fact::Stopped, started, denied] {
         assert_eq!(serde_json::to_value(&fact).unwrap()["type"], fact.kind());

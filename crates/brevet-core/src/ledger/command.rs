@@ -89,6 +89,15 @@ pub enum IssueRefusal {
     IssuedQuota(usize),
 }
 
+/// How far a tree may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeLimits {
+    /// Delegations between the root task and the last task below it.
+    pub depth_max: u8,
+    /// Tasks in all its life: what has ended is remembered too, as long as the tree.
+    pub tasks_max: usize,
+}
+
 /// Why a task is not delegated.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DelegateRefusal {
@@ -107,10 +116,13 @@ pub enum DelegateRefusal {
     /// It would be too far from the root.
     #[error("more than {0} delegations deep")]
     Depth(u8),
+    /// The tree has as many tasks as it may.
+    #[error("the tree has {0} tasks, which is its limit")]
+    TreeFull(usize),
     /// The deadline is not after its opening.
     #[error("the deadline is not in the future")]
     NoTime,
-    /// It is later, more sensitive or wider than its parent.
+    /// It is later, more sensitive or wider than its parent, or done for something else.
     #[error("wider than the parent task")]
     Widens,
     /// A lock forbids it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{DelegateRefusal, IssueRefusal, LeaseLimits, Ledger, Opening, Recall, Task, hop_of};
+use super::{DelegateRefusal, IssueRefusal, LeaseLimits, Ledger, Opening, Recall, Task, TreeLimits, hop_of};
 use crate::control::Control;
 use crate::digest::{ClaimDigest, HopDigest, RequestDigest};
 use crate::fact::{Fact, TaskOpened};
@@ -125,7 +125,7 @@ impl Ledger {
         opening: Opening,
         control: &Control,
         now: Now,
-        depth_max: u8,
+        limits: TreeLimits,
     ) -> Result<Fact, DelegateRefusal> {
         let request = permit.request();
         let Ask::DelegateTask { context, parent, delegate } = &request.ask else {
@@ -148,16 +148,20 @@ impl Ledger {
         if let Some(ending) = self.task_ending(*parent, control, now.judge) {
             return Err(DelegateRefusal::TaskClosed(ending));
         }
-        let within = |depth: &u8| *depth <= depth_max || sabotage::on("any_depth");
+        let within = |depth: &u8| *depth <= limits.depth_max || sabotage::on("any_depth");
         let Some(depth) = above.opened.depth.checked_add(1).filter(within) else {
-            return Err(DelegateRefusal::Depth(depth_max));
+            return Err(DelegateRefusal::Depth(limits.depth_max));
         };
+        if self.tasks.len() >= limits.tasks_max && !sabotage::on("trees_grow") {
+            return Err(DelegateRefusal::TreeFull(limits.tasks_max));
+        }
         if opening.deadline <= now.issue || opening.deadline <= now.judge {
             return Err(DelegateRefusal::NoTime);
         }
         let outlives = self.deadline(*parent).is_none_or(|deadline| opening.deadline > deadline);
         if (outlives && !sabotage::on("children_outlive_parents"))
             || facts.sensitivity_max > above.opened.sensitivity_max
+            || (facts.purpose != above.opened.purpose && !sabotage::on("purposes_change"))
             || !(context.scope.is_within(&above.opened.scope) || sabotage::on("delegation_widens"))
         {
             return Err(DelegateRefusal::Widens);

@@ -1,6 +1,6 @@
 //! Whether something lives: computed from what was recorded, the time and the locks, never stored.
 
-use super::{Ending, Hop, Lease, Ledger, REASON_EXPIRED, REASON_LOCKED, REASON_TASK_ENDED, hop_of};
+use super::{Ending, Hop, Lease, Ledger, REASON_EXPIRED, REASON_LOCKED, REASON_TASK_ENDED, Task, hop_of};
 use crate::control::Control;
 use crate::fact::{LeaseOutcome, Outcome};
 use crate::id::{LeaseId, TaskId};
@@ -71,14 +71,45 @@ impl Ledger {
     /// How many leases of a task live.
     #[must_use]
     pub fn leases_live(&self, id: TaskId, control: &Control, judge: Timestamp) -> u32 {
-        let Some(task) = self.task(id) else { return 0 };
-        if self.task_ending(id, control, judge).is_some() {
-            return 0;
-        }
-        let live = |lease: &&Lease| {
+        let live = self.task(id).filter(|_| self.task_ending(id, control, judge).is_none());
+        live.map_or(0, |task| count(self.open_leases_live(task, control, judge)))
+    }
+
+    /// How many leases of a task and of everything below it live.
+    #[must_use]
+    pub fn leases_live_below(&self, id: TaskId, control: &Control, judge: Timestamp) -> u32 {
+        let tasks = self.tasks_live_below(id, control, judge);
+        count(tasks.flat_map(|task| self.open_leases_live(task, control, judge)))
+    }
+
+    /// A task and what is below it, as far as it lives. What is above them is asked about once.
+    pub(super) fn tasks_live_below(
+        &self,
+        id: TaskId,
+        control: &Control,
+        judge: Timestamp,
+    ) -> impl Iterator<Item = &Task> {
+        let is_live = self.task_ending(id, control, judge).is_none();
+        self.down_from(id, move |task| {
+            let (id, opened) = (task.opened.id, task.revision);
+            is_live
+                && task.ended.is_none()
+                && judge < task.opened.deadline
+                && control.lock_on_task(&self.tenant, id, opened, || self.path(id)).is_none()
+        })
+    }
+
+    /// The leases of a live task that live.
+    pub(super) fn open_leases_live<'a>(
+        &'a self,
+        task: &'a Task,
+        control: &Control,
+        judge: Timestamp,
+    ) -> impl Iterator<Item = &'a Lease> {
+        let live = move |lease: &&Lease| {
             own_endings(lease, judge).next().is_none() && self.locked(lease, control).is_none()
         };
-        u32::try_from(task.open.values().filter(live).count()).unwrap_or(u32::MAX)
+        task.open.values().filter(live)
     }
 
     /// The hops from the root of the tree to a task.
@@ -96,4 +127,8 @@ fn own_endings(lease: &Lease, judge: Timestamp) -> impl Iterator<Item = Ending<L
     let expired = is_due.then_some(Ending { outcome: LeaseOutcome::Expired, reason: REASON_EXPIRED, at });
     let recorded = lease.ended.as_ref().map(|closed| closed.ending.clone());
     expired.into_iter().chain(recorded)
+}
+
+fn count<'a>(leases: impl Iterator<Item = &'a Lease>) -> u32 {
+    u32::try_from(leases.count()).unwrap_or(u32::MAX)
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::{ClaimDigest, RequestDigest};
 use crate::fact::{Holder, LeaseOutcome, Outcome, ReasonCode, TaskOpened};
-use crate::id::LeaseKey;
+use crate::id::{Id, LeaseKey};
 use crate::name::RequestId;
 use crate::revision::Revision;
 use crate::sabotage;
@@ -21,8 +21,8 @@ pub struct Task {
     pub(super) revision: Revision,
     pub(super) holder: Holder,
     pub(super) ended: Option<Closed<Outcome>>,
-    /// Whether a task was ever delegated from it.
-    pub(super) is_parent: bool,
+    /// The tasks that were delegated from it.
+    pub(super) children: Vec<Id>,
     /// Leases with no ending of their own: few, for a quota bounds those that live.
     pub(super) open: BTreeMap<LeaseKey, Lease>,
     /// Leases with an ending of their own.
@@ -85,7 +85,7 @@ impl Task {
             revision,
             holder: opened.holder,
             ended: None,
-            is_parent: false,
+            children: Vec::new(),
             open: BTreeMap::new(),
             closed: BTreeMap::new(),
             answered: BTreeMap::new(),
@@ -119,6 +119,11 @@ impl Task {
     #[must_use]
     pub fn leases_issued(&self) -> usize {
         self.open.len().saturating_add(self.closed.len())
+    }
+
+    /// When it has something to record that time has ended, as long as no task on its path has an ending.
+    pub(super) fn due(&self) -> Timestamp {
+        self.open.values().map(|lease| lease.terms.end).fold(self.opened.deadline, Timestamp::min)
     }
 
     pub(super) fn lease(&self, key: LeaseKey) -> Option<&Lease> {

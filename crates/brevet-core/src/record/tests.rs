@@ -1,5 +1,5 @@
 use super::*;
-use crate::fact::{DeniedOperation, Holder, LeaseOutcome, Outcome, ReasonCode};
+use crate::fact::{DenialCause, DenialClass, DeniedOperation, Holder, LeaseOutcome, Outcome, ReasonCode};
 use crate::id::RootTaskId;
 use crate::ledger::tests::sample::*;
 use crate::lock::{Lock, Selector};
@@ -31,6 +31,12 @@ fn every_fact(text: &str) -> Vec<Fact> {
     let mut terms = terms_of(9);
     let Content::TaskToken(token) = &mut terms.content else { panic!() };
     token.issuer = text.to_owned();
+    let denied_because = |cause| Fact::Denied {
+        operation: DeniedOperation::Method("IssueCredential".into()),
+        reason: reason(),
+        cause: Some(cause),
+        uid: None,
+    };
     let claimed = crate::fact::TaskOpened {
         holder: Holder::Claim(claim(1)),
         prompt_origin: None,
@@ -88,8 +94,23 @@ fn every_fact(text: &str) -> Vec<Fact> {
             reason: reason(),
             since: Some(at(9)),
         },
-        Fact::Denied { operation: DeniedOperation::Operation(Operation::CreateTask), reason: reason() },
-        Fact::Denied { operation: DeniedOperation::Method(text.to_owned()), reason: reason() },
+        Fact::Denied {
+            operation: DeniedOperation::Operation(Operation::CreateTask),
+            reason: reason(),
+            cause: None,
+            uid: None,
+        },
+        Fact::Denied {
+            operation: DeniedOperation::Method(text.to_owned()),
+            reason: reason(),
+            cause: None,
+            uid: Some(0),
+        },
+        denied_because(DenialCause::Forbidden),
+        denied_because(DenialCause::NoPermit),
+        denied_because(DenialCause::EvaluationError),
+        Fact::DenialsUnrecorded { class: DenialClass::Malformed, count: 1 },
+        Fact::DenialsUnrecorded { class: DenialClass::Denied, count: u64::MAX },
         Fact::Started { version: text.to_owned(), replayed: Revision(u64::MAX), clock_behind: true },
         Fact::Stopped,
         Fact::SnapshotTaken { revision: Revision(3), digest: crate::digest::StateDigest::of(&[]) },
@@ -140,7 +161,8 @@ fn u6_no_text_leaves_the_line_of_its_record() {
 #[test]
 fn u6_any_text_at_all_is_kept_and_cannot_be_seen_as_another_field() {
     holds("u6_any_text", 256, proptest::arbitrary::any::<String>(), |text| {
-        let fact = Fact::Denied { operation: DeniedOperation::Method(text), reason: ReasonCode::of("asked") };
+        let (operation, reason) = (DeniedOperation::Method(text), ReasonCode::of("asked"));
+        let fact = Fact::Denied { operation, reason, cause: None, uid: None };
         let bytes = encode::<()>(&full_envelope(), &fact, None).unwrap();
         assert!(bytes.iter().all(|byte| matches!(byte, b' '..=b'~')));
         assert_eq!(decode(&bytes).unwrap().fact, fact);
@@ -192,7 +214,7 @@ fn a_record_of_a_later_version_is_called_newer_and_garbage_malformed() {
 /// else, makes every journal unreadable.
 #[test]
 fn records_of_format_1_stay_readable() {
-    let golden: [&str; 9] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
+    let golden: [&str; 12] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
     let [lock_created, task_opened, lease_issued, later @ ..] =
         golden.map(|text| decode(text.as_bytes()).unwrap());
 
@@ -223,6 +245,19 @@ fn records_of_format_1_stay_readable() {
         Fact::LeasesEnded { task: root(1), leases, outcome: LeaseOutcome::Revoked, reason: reason(), since },
         Fact::LockSwept { lock: lock_id(7), tasks: 1, leases: 2 },
         Fact::RootSocketUsed { uid: 1_000, method: "LiftLock".into() },
+        Fact::DenialsUnrecorded { class: DenialClass::Malformed, count: 240 },
+        Fact::Denied {
+            operation: DeniedOperation::Method("CreateLock".into()),
+            reason: ReasonCode::of("message_malformed"),
+            cause: None,
+            uid: Some(1_000),
+        },
+        Fact::Denied {
+            operation: DeniedOperation::Method("IssueCredential".into()),
+            reason: ReasonCode::of("policy_denied"),
+            cause: Some(DenialCause::NoPermit),
+            uid: None,
+        },
     ];
     assert_eq!(later.map(|record| record.fact), facts);
 

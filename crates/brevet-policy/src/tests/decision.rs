@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use brevet_core::fact::DenialCause;
 use brevet_core::request::{DeterminingPolicy, Obligations};
 
 use super::*;
-use crate::DenialCause;
 
 /// Fails by overflow for every caller that was verified at least two seconds ago, and holds for no other.
 const FAILS: &str = "when { context.caller.verified_age_seconds * 9223372036854775807 < 0 }";

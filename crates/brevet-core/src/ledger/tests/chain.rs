@@ -73,7 +73,7 @@ fn d6_a_hop_changes_with_whatever_was_opened() {
         change(&mut other);
         hops.push(other.hop_upon(before));
     }
-    let distinct: std::collections::BTreeSet<_> = hops.iter().collect();
+    let distinct: BTreeSet<_> = hops.iter().collect();
     assert_eq!(distinct.len(), hops.len(), "{hops:?}");
     let stored = TaskOpened { hop: task.hop_upon(before), ..task.clone() };
     assert_eq!(stored.hop_upon(before), stored.hop, "a hop is not part of itself");
@@ -86,7 +86,7 @@ fn d6_a_chain_can_be_neither_reordered_nor_cut() {
     let end = |order: &[usize]| order.iter().fold(None, |before, task| Some(tasks[*task].hop_upon(before)));
     let chains: [&[usize]; 8] =
         [&[0, 1, 2], &[0, 2, 1], &[1, 0, 2], &[1, 2], &[0, 2], &[2], &[0, 1, 2, 2], &[]];
-    let ends: std::collections::BTreeSet<_> = chains.iter().map(|order| end(order)).collect();
+    let ends: BTreeSet<_> = chains.iter().map(|order| end(order)).collect();
     assert_eq!(ends.len(), chains.len());
 }
 

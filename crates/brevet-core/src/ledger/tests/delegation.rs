@@ -76,6 +76,15 @@ fn d2_a_child_touches_nothing_more_sensitive_than_its_parent() {
 }
 
 #[test]
+fn d2_a_child_is_done_for_what_its_parent_is_done_for() {
+    let system = a_root();
+    let purpose = PurposeCode::parse("other").unwrap();
+    let other = TaskOpened { purpose, ..same_again(root(1), 2) };
+    assert_eq!(answer(&system, &other), Err(DelegateRefusal::Widens));
+    assert_eq!(answer(&system, &same_again(root(1), 2)), Ok(()));
+}
+
+#[test]
 fn d4_nothing_is_delegated_deeper_than_the_limit() {
     let mut system = a_root();
     let mut parent = opened(root(1), None);
@@ -94,8 +103,23 @@ fn d4_nothing_is_delegated_deeper_than_the_limit() {
     system.fold(&Fact::TaskOpened(Arc::new(deepest.clone())), root(1), 10);
     let deeper = TaskOpened { opener: deepest.agent.clone(), depth: u8::MAX, ..same_again(deepest.id, 31) };
     let permit = permit_to_delegate(&deeper, deepest.id, &TenantName::default(), system.basis(root(1)));
-    let answer = system.tree(root(1)).delegate(&permit, opening(&deeper), &system.control, now(10), u8::MAX);
+    let limits = TreeLimits { depth_max: u8::MAX, ..TREE_LIMITS };
+    let answer = system.tree(root(1)).delegate(&permit, opening(&deeper), &system.control, now(10), limits);
     assert_eq!(answer, Err(DelegateRefusal::Depth(u8::MAX)));
+}
+
+#[test]
+fn d4_a_tree_has_so_many_tasks_in_all_its_life() {
+    let mut system = a_root();
+    for number in 2..=TREE_LIMITS.tasks_max as u128 {
+        let fact = system.delegate(&same_again(root(1), number), 10).unwrap();
+        system.fold(&fact, root(1), 10);
+        // What has ended is remembered, and counts.
+        let (task, outcome) = (child(1, number), Outcome::Completed);
+        system.fold(&Fact::TaskEnded { task, outcome, reason: REASON_EXPIRED, since: None }, root(1), 10);
+    }
+    let full = Err(DelegateRefusal::TreeFull(TREE_LIMITS.tasks_max));
+    assert_eq!(answer(&system, &same_again(root(1), 99)), full);
 }
 
 #[test]
@@ -172,7 +196,6 @@ fn what_is_permitted_is_what_is_delegated() {
     system.fold(&Fact::TaskOpened(Arc::new(same_again(root(1), 3))), root(1), 5);
     let task = TaskOpened {
         task_type: TaskType::parse("part").unwrap(),
-        purpose: PurposeCode::parse("other").unwrap(),
         holder: Holder::Claim(claim(3)),
         body: body(7),
         ..same_again(root(1), 2)
@@ -185,7 +208,7 @@ fn what_is_permitted_is_what_is_delegated() {
     let basis = system.basis(root(1));
     let ask = |permit: &Permit| {
         let opening = opening(&task);
-        system.tree(root(1)).delegate(permit, opening, &system.control, now(10), 3).map(|_| ())
+        system.tree(root(1)).delegate(permit, opening, &system.control, now(10), TREE_LIMITS).map(|_| ())
     };
     let asked = |context: TaskContext, parent, tenant_name: &str| {
         let delegate = DelegateFacts { tenant: tenant(tenant_name), roles: BTreeSet::new() };

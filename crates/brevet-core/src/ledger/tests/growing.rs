@@ -17,7 +17,7 @@ use crate::terms::{Content, Terms};
 
 pub(crate) const QUOTA: u32 = 3;
 const ISSUED_MAX: usize = 9;
-const DEPTH_MAX: u8 = 2;
+const TREE: TreeLimits = TreeLimits { depth_max: 2, tasks_max: 9 };
 
 impl Run {
     pub(super) fn open(&mut self, mut row: TaskRow) {
@@ -51,12 +51,14 @@ impl Run {
         let basis = self.basis(above.id, stale);
         let permit = permit(asked, &caller, &tenant(above.tenant), basis, policy(1));
         let ledger = self.system.tree(above.id);
-        let answer = ledger.delegate(&permit, opening(&wanted), &self.system.control, self.now(), DEPTH_MAX);
+        let answer = ledger.delegate(&permit, opening(&wanted), &self.system.control, self.now(), TREE);
 
         let expected = *stale == Stale::Nothing
             && matches!(odd, Odd::Nothing | Odd::Forced)
             && self.model.task_lives(parent, self.judge)
-            && depth <= DEPTH_MAX
+            && depth <= TREE.depth_max
+            && self.model.tasks.iter().filter(|task| task.id.root() == above.id.root()).count()
+                < TREE.tasks_max
             && row.deadline > self.judge
             && row.deadline <= self.model.deadline(parent)
             && row.sensitivity <= above.sensitivity

@@ -351,6 +351,8 @@ fn t4_t6_a_decision_from_before_a_change_is_a_conflict() {
     let denied = Fact::Denied {
         operation: crate::fact::DeniedOperation::Operation(Operation::IssueCredential),
         reason: ReasonCode::of("no_policy"),
+        cause: None,
+        uid: None,
     };
     system.fold(&denied, id, 2);
     assert_eq!(issue(&system, &decided), Ok(()));

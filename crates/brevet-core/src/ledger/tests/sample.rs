@@ -315,6 +315,9 @@ pub(crate) fn limits(live_max: u32) -> LeaseLimits {
     LeaseLimits { live_max, issued_max: 1_000 }
 }
 
+/// Three deep, and wide enough for all but one test.
+pub(crate) const TREE_LIMITS: TreeLimits = TreeLimits { depth_max: 3, tasks_max: 20 };
+
 pub(crate) fn opening(opened: &TaskOpened) -> Opening {
     Opening {
         deadline: opened.deadline,

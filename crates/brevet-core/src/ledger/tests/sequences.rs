@@ -202,6 +202,7 @@ fn stays_as_it_is<K: Ord + Copy, O>(
 fn check_reaper(ledger: &Ledger, control: &Control, judge: u64) {
     let facts = ledger.expire(at(judge));
     let due = ledger.next_expiry();
+    assert_eq!(due, ledger.expiries().min());
     assert_eq!(facts.is_empty(), due.is_none_or(|due| due > at(judge)), "{due:?} {facts:?}");
     if let Some(due) = due {
         assert!(!ledger.expire(due).is_empty());

@@ -172,7 +172,7 @@ fn t6_a_lock_kills_what_was_recorded_before_it_and_nothing_after() {
 }
 
 #[test]
-fn a_lock_is_forgotten_when_it_is_swept_and_forbids_nothing_any_more() {
+fn a_lock_is_matched_until_it_is_swept_and_forbids_nothing_any_more() {
     let (mut system, ..) = line();
     let kept = |system: &System| system.control.locks().len();
     let moment = |millis, suspect| Now { suspect, ..now(millis) };
@@ -231,4 +231,68 @@ fn a_selection_of_an_operators_ends_live_leases_while_their_tasks_go_on() {
     assert!(leases.iter().chain([&dead]).all(|lease| !system.lease_lives(*lease, 10)));
     assert!([top, middle, bottom].iter().all(|task| system.task_lives(*task, 10)));
     assert_eq!(ended(&system, Selector::Everything), []);
+}
+
+#[test]
+fn u1_an_ending_that_was_found_is_recorded_for_what_has_none_by_then() {
+    let (mut system, [top, middle, bottom], leases) = line();
+    let others = [top, middle].map(|task| system.lease(Terms { end: at(40_000), ..terms(task, 20) }, 2));
+    let found = system.tree(top).expire(at(40_000));
+    let of = |task| {
+        let is_of = |fact: &&Fact| matches!(fact, Fact::LeasesEnded { task: of, .. } if *of == task);
+        found.iter().find(is_of).cloned().unwrap()
+    };
+    let revoked = |lease: LeaseId| Fact::LeasesEnded {
+        task: lease.task,
+        leases: vec![lease.key],
+        outcome: LeaseOutcome::Revoked,
+        reason: ReasonCode::of("asked"),
+        since: None,
+    };
+    let left = |system: &System, task| system.tree(top).left_of(of(task));
+    assert_eq!(left(&system, top), Some(of(top)), "nothing has come meanwhile");
+    system.fold(&revoked(leases[0]), top, 40_000);
+    let Some(Fact::LeasesEnded { leases: last, .. }) = left(&system, top) else { panic!() };
+    assert_eq!(last, [others[0].key]);
+    system.fold(&revoked(others[0]), top, 40_000);
+    assert_eq!(left(&system, top), None);
+    let over = Fact::TaskEnded {
+        task: middle,
+        outcome: Outcome::Cancelled,
+        reason: ReasonCode::of("asked"),
+        since: None,
+    };
+    system.fold(&over, top, 40_000);
+    assert_eq!((left(&system, middle), left(&system, bottom)), (None, None), "it ended with its task");
+    assert_eq!(system.tree(top).left_of(over), None);
+}
+
+#[test]
+fn a_sweep_that_comes_late_finds_everything_at_once() {
+    let (mut system, [top, middle, _], _) = line();
+    let reason = ReasonCode::of("done");
+    system.lock(lock(7, Selector::Audience(audience("x"))), 10);
+    system.lock(lock(8, Selector::Task(middle)), 10);
+    // Time and somebody else were there first.
+    for fact in system.tree(top).expire(at(50_000)) {
+        system.fold(&fact, top, 50_000);
+    }
+    system.fold(
+        &Fact::TaskEnded { task: middle, outcome: Outcome::Completed, reason, since: None },
+        top,
+        50_001,
+    );
+    for number in [7, 8] {
+        let record = system.control.locks()[&lock_id(number)].clone();
+        let found = system.tree(top).sweep(&record);
+        assert!(!found.is_empty());
+        for fact in &found {
+            assert_eq!(system.tree(top).left_of(fact.clone()).as_ref(), Some(fact), "before it is recorded");
+        }
+        for fact in &found {
+            system.fold(fact, top, 50_002);
+            assert_eq!(system.tree(top).left_of(fact.clone()), None, "and no more then");
+        }
+        assert_eq!(system.tree(top).sweep(&record), []);
+    }
 }

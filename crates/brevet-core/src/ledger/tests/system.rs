@@ -192,7 +192,7 @@ impl System {
             None => panic!("a root is opened, not delegated"),
         };
         let permit = permit_to_delegate(task, parent, &TenantName::default(), self.basis(task.id));
-        self.tree(task.id).delegate(&permit, opening(task), &self.control, now(millis), 3)
+        self.tree(task.id).delegate(&permit, opening(task), &self.control, now(millis), TREE_LIMITS)
     }
 
     pub(crate) fn task_lives(&self, id: TaskId, millis: u64) -> bool {

@@ -1,0 +1,162 @@
+//! Denials: each has a record, as long as its caller is not denied too often, and what has none of its own is counted
+//! in one that comes when the minute turns (invariant U1).
+//!
+//! A caller has one budget for requests that cannot be understood and another for those that are denied: rubbish, which
+//! costs nobody a thought, hides no attempt at something real.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+
+use brevet_core::fact::{DenialClass, DeniedOperation, Envelope, Fact};
+use brevet_core::id::RootTaskId;
+use brevet_core::name::{RequestId, TenantName};
+use brevet_core::proof::Caller;
+use brevet_core::sabotage;
+use brevet_core::spiffe_id::SpiffeId;
+use brevet_core::time::Timestamp;
+use tracing::warn;
+
+use super::{Broker, Kind, MinuteBudget, Refusal};
+use crate::metrics::DecisionOutcome;
+
+/// What each caller may still make the journal keep, and how much it was not.
+#[derive(Debug)]
+pub struct Denials {
+    malformed: MinuteBudget<SpiffeId>,
+    denied: MinuteBudget<SpiffeId>,
+    unrecorded: Mutex<BTreeMap<(SpiffeId, DenialClass), u64>>,
+}
+
+impl Denials {
+    /// Budgets of so many in each minute for each caller.
+    #[must_use]
+    pub const fn new(malformed_max: NonZeroU32, denied_max: NonZeroU32) -> Self {
+        Self {
+            malformed: MinuteBudget::new(malformed_max),
+            denied: MinuteBudget::new(denied_max),
+            unrecorded: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Spends one of a caller's, if any is left.
+    fn spend(&self, caller: &SpiffeId, class: DenialClass, now: Timestamp) -> bool {
+        let budget = match class {
+            DenialClass::Malformed if !sabotage::on("rubbish_hides_denials") => &self.malformed,
+            DenialClass::Malformed | DenialClass::Denied => &self.denied,
+        };
+        budget.spend(caller.clone(), now)
+    }
+
+    /// Counts some that have no record of their own. There are no more callers here than were denied since the last
+    /// time that these were taken.
+    fn miss(&self, caller: SpiffeId, class: DenialClass, count: u64) {
+        let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = unrecorded.entry((caller, class)).or_insert(0);
+        *sum = sum.saturating_add(count);
+    }
+
+    fn take(&self) -> BTreeMap<(SpiffeId, DenialClass), u64> {
+        std::mem::take(&mut self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Broker {
+    /// Counts and notes a refusal that an authenticated caller is answered.
+    ///
+    /// # Errors
+    /// [`Refusal`] to be answered in its place if it gets no record of its own.
+    pub fn refuse(
+        &self,
+        caller: &Caller,
+        operation: DeniedOperation,
+        tree: Option<RootTaskId>,
+        request_id: Option<&RequestId>,
+        refusal: &Refusal,
+    ) -> Result<(), Refusal> {
+        let envelope = Envelope {
+            tree,
+            tenant: self.tenant_now(caller.spiffe_id()),
+            caller: Some(caller.spiffe_id().clone()),
+            request_id: request_id.cloned(),
+            ..self.envelope(self.clock.now(), None, None, None)
+        };
+        self.metrics.decided(match refusal.kind {
+            Kind::Denied => DecisionOutcome::Denied,
+            _ => DecisionOutcome::Refused,
+        });
+        let (class, limit) = match refusal.kind {
+            Kind::Invalid => (DenialClass::Malformed, "malformed_recorded_per_minute_max"),
+            _ => (DenialClass::Denied, "denials_recorded_per_minute_max"),
+        };
+        let unrecorded = if self.denials.spend(caller.spiffe_id(), class, envelope.at.issue) {
+            if sabotage::on("denials_unrecorded") {
+                return Ok(());
+            }
+            let fact =
+                Fact::Denied { operation, reason: refusal.reason.clone(), cause: refusal.cause, uid: None };
+            match self.table.note(&envelope, &fact, refusal.evidence.as_deref()) {
+                Ok(_durable_within_a_second) => return Ok(()),
+                Err(_) => Refusal::unavailable("denial_unrecorded"),
+            }
+        } else {
+            Refusal::new(Kind::Exhausted, limit, "too many refusals in this minute")
+        };
+        self.metrics.denial_unrecorded();
+        self.denials.miss(caller.spiffe_id().clone(), class, 1);
+        Err(unrecorded)
+    }
+
+    /// Notes a refusal that somebody at the local root socket is answered. There is no budget: whoever gets there may do
+    /// anything with the journal.
+    ///
+    /// # Errors
+    /// [`Refusal`] to be answered in its place if the journal does not take it.
+    pub fn refuse_root(&self, uid: u32, method: &str, refusal: &Refusal) -> Result<(), Refusal> {
+        warn!(uid, method, reason = refusal.reason.as_str(), "a call over the root socket is refused");
+        let operation = DeniedOperation::Method(method.to_owned());
+        let fact = Fact::Denied { operation, reason: refusal.reason.clone(), cause: None, uid: Some(uid) };
+        if sabotage::on("root_refusals_unrecorded") {
+            return Ok(());
+        }
+        match self.note(&fact) {
+            Ok(_durable_within_a_second) => Ok(()),
+            Err(_) => Err(Refusal::unavailable("denial_unrecorded")),
+        }
+    }
+
+    /// Records at each turn of the minute how much has no record of its own, for as long as the daemon lives.
+    pub async fn sum_up_denials(&self) -> Infallible {
+        loop {
+            let minute = self.clock.now().judge.seconds() / 60;
+            self.clock
+                .sleep_until(Timestamp::from_seconds(minute.saturating_add(1).saturating_mul(60)))
+                .await;
+            self.record_unrecorded();
+        }
+    }
+
+    /// Records how much has no record of its own, once for each caller and class.
+    pub fn record_unrecorded(&self) {
+        for ((caller, class), count) in self.denials.take() {
+            if sabotage::on("denials_vanish") {
+                continue;
+            }
+            let envelope = Envelope {
+                tenant: self.tenant_now(&caller),
+                caller: Some(caller.clone()),
+                ..self.envelope(self.clock.now(), None, None, None)
+            };
+            let fact = Fact::DenialsUnrecorded { class, count };
+            if self.table.note(&envelope, &fact, None).is_err() {
+                // They come with those of the next minute.
+                self.denials.miss(caller, class, count);
+            }
+        }
+    }
+
+    fn tenant_now(&self, caller: &SpiffeId) -> Option<TenantName> {
+        self.table.in_force().registry().tenant_of(caller).cloned()
+    }
+}
