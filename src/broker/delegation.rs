@@ -118,16 +118,8 @@ impl Broker {
         });
         let Some(drawn) = drawn.ok_or_else(Refusal::not_found)?? else { return Ok(task) };
 
-        // 3. The registry lets the caller hand on another type of task, and knows the other agent, whose ceiling holds
-        //    here as anywhere.
-        may_hand_on(registry, &who, &drawn)?;
-        let not_registered =
-            || Refusal::new(Kind::Denied, "not_registered", "the caller may not delegate to the agent");
-        let agent = registry
-            .agent(&ask.agent)
-            .filter(|_| belongs(registry, &ask.agent, &who.tenant))
-            .ok_or_else(not_registered)?;
-        below_ceiling(agent, drawn.facts.sensitivity_max, &ask.scope)?;
+        // 3. The registry lets the caller hand this on, and the other agent have it.
+        registered(registry, &who, ask, &drawn)?;
 
         // 4. Policy decides.
         let context = TaskContext {
@@ -212,12 +204,26 @@ impl Broker {
     }
 }
 
-/// Policies permit by the type of a task: if agents could choose it, they would choose what they are permitted.
-fn may_hand_on(registry: &Registry, who: &CallerFacts, drawn: &Drawn) -> Result<(), Refusal> {
+/// An agent hands on its task's own type, or one that it is registered for, to an agent of its tenant, whose ceiling
+/// holds here as anywhere.
+fn registered(
+    registry: &Registry,
+    who: &CallerFacts,
+    ask: &DelegationAsk,
+    drawn: &Drawn,
+) -> Result<(), Refusal> {
+    // Policies permit by the type of a task: if agents could choose it, they would choose what they are permitted.
     let wanted = &drawn.facts.task_type;
     let is_let = || registry.agent(&who.spiffe_id).is_some_and(|agent| agent.delegates.contains(wanted));
-    if *wanted == drawn.parents_type || is_let() || sabotage::on("types_change") {
-        return Ok(());
+    if *wanted != drawn.parents_type && !is_let() && !sabotage::on("types_change") {
+        let text = "the caller may not delegate tasks of another type";
+        return Err(Refusal::new(Kind::Denied, "task_type_widens", text));
     }
-    Err(Refusal::new(Kind::Denied, "task_type_widens", "the caller may not delegate tasks of another type"))
+    let not_registered =
+        || Refusal::new(Kind::Denied, "not_registered", "the caller may not delegate to the agent");
+    let agent = registry
+        .agent(&ask.agent)
+        .filter(|_| belongs(registry, &ask.agent, &who.tenant))
+        .ok_or_else(not_registered)?;
+    below_ceiling(agent, drawn.facts.sensitivity_max, &ask.scope)
 }

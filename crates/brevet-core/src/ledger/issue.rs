@@ -9,10 +9,10 @@ use crate::fact::{Fact, TaskOpened};
 use crate::id::{LeaseId, LeaseKey, TaskId};
 use crate::name::RequestId;
 use crate::proof::{Permit, Plan};
-use crate::request::{Ask, FormFacts, PromptOrigin};
+use crate::request::{Ask, FormFacts, PromptOrigin, TaskContext};
 use crate::sabotage;
 use crate::terms::{Content, Terms};
-use crate::time::Now;
+use crate::time::{Now, Timestamp};
 
 impl Ledger {
     /// The fact that issues the plan's lease, be it the first of its kind or in place of another.
@@ -158,12 +158,7 @@ impl Ledger {
         if opening.deadline <= now.issue || opening.deadline <= now.judge {
             return Err(DelegateRefusal::NoTime);
         }
-        let outlives = self.deadline(*parent).is_none_or(|deadline| opening.deadline > deadline);
-        if (outlives && !sabotage::on("children_outlive_parents"))
-            || facts.sensitivity_max > above.opened.sensitivity_max
-            || (facts.purpose != above.opened.purpose && !sabotage::on("purposes_change"))
-            || !(context.scope.is_within(&above.opened.scope) || sabotage::on("delegation_widens"))
-        {
+        if !self.is_smaller(context, opening.deadline, above) {
             return Err(DelegateRefusal::Widens);
         }
         let mut opened = TaskOpened {
@@ -194,6 +189,16 @@ impl Ledger {
             return Err(DelegateRefusal::Locked(lock.lock.id));
         }
         Ok(Fact::TaskOpened(Arc::new(opened)))
+    }
+
+    /// Whether a task is smaller than another in every dimension, or as large, and done for the same.
+    fn is_smaller(&self, context: &TaskContext, deadline: Timestamp, above: &Task) -> bool {
+        let (facts, parent) = (&context.task, &above.opened);
+        let ends = self.deadline(parent.id).is_some_and(|latest| deadline <= latest);
+        (ends || sabotage::on("children_outlive_parents"))
+            && facts.sensitivity_max <= parent.sensitivity_max
+            && (facts.purpose == parent.purpose || sabotage::on("purposes_change"))
+            && (context.scope.is_within(&parent.scope) || sabotage::on("delegation_widens"))
     }
 
     /// Whether a request for a task's credential was answered before.
