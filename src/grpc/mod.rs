@@ -89,7 +89,7 @@ pub fn routes(
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(brevet_api::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        services = services.add_service(reflection);
+        services = services.add_service(reflection.max_decoding_message_size(bytes_max));
     }
     let call_max = Duration::from_secs(config.call_seconds_max.get().into());
     let door = Arc::new(door);

@@ -1,11 +1,13 @@
-//! Requests that no method gets to see: too large, malformed, cut off, too late, or for a method that is not there.
-//! To a known caller such an answer is a refusal like any other, with a reason and a record (invariant U1); a
+//! Requests that no method gets to see: no gRPC, compressed, too large, malformed, cut off, too late, or for a method
+//! that is not there. To a known caller such an answer is a refusal like any other, with a reason and a record (invariant U1); a
 //! stranger learns from it nothing but that it is one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use brevet_core::fact::DeniedOperation;
@@ -31,17 +33,58 @@ pub(super) async fn within(max: Duration, request: Request, next: Next) -> Respo
 pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Peer>().cloned();
     let path = request.uri().path().to_owned();
-    let response = within(max, request, next).await;
-    match refused_unread(&response) {
-        Some(refused) => refuse(&door, peer.as_ref(), &path, &refused).into_http(),
-        None => response,
+    if let Some((http, unread)) = no_grpc(&request) {
+        let mut response = refuse(&door, peer.as_ref(), NO_METHOD, &unread).into_http();
+        *response.status_mut() = http;
+        response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+        return response;
     }
+    let response = within(max, request, next).await;
+    let Some(unread) = refused_unread(&response) else { return response };
+    // The path is the caller's text until a method was found by it.
+    let method = match unread.code {
+        Code::Unimplemented => NO_METHOD,
+        _ => path.rsplit('/').next().unwrap_or(NO_METHOD),
+    };
+    refuse(&door, peer.as_ref(), method, &unread).into_http()
 }
 
 struct Unread {
     code: Code,
     reason: &'static str,
     text: &'static str,
+}
+
+/// What makes a request none of gRPC's, or none that is understood here, before its message is looked at; and the HTTP
+/// status, by which a client that speaks no gRPC does not take the refusal for a success.
+fn no_grpc(request: &Request) -> Option<(StatusCode, Unread)> {
+    let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
+    let refused = |http, code, reason, text| Some((http, Unread { code, reason, text }));
+    if request.method() != Method::POST {
+        let text = "every method of gRPC is a POST";
+        return refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            Code::InvalidArgument,
+            "http_method_unsupported",
+            text,
+        );
+    }
+    if !header(CONTENT_TYPE.as_str()).is_some_and(is_grpc) {
+        let (http, text) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type is not application/grpc");
+        return refused(http, Code::InvalidArgument, "content_type_unsupported", text);
+    }
+    // What is small and unpacks to much costs more than it weighs: nothing is unpacked.
+    if header("grpc-encoding").is_some_and(|encoding| encoding != b"identity") {
+        let text = "messages are not to be compressed";
+        return refused(StatusCode::OK, Code::Unimplemented, "compression_unsupported", text);
+    }
+    None
+}
+
+/// Whether a content type is that of gRPC with Protocol Buffers. gRPC-Web and JSON begin like it.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let form = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    [&b"application/grpc"[..], b"application/grpc+proto"].iter().any(|grpc| form.eq_ignore_ascii_case(grpc))
 }
 
 /// Why the request was refused, if that was not by a method: the refusals of those carry details.
@@ -66,12 +109,7 @@ fn refused_unread(response: &Response) -> Option<Unread> {
     }
 }
 
-fn refuse(door: &Door, peer: Option<&Peer>, path: &str, unread: &Unread) -> Status {
-    // The path is the caller's text until a method was found by it.
-    let method = match unread.code {
-        Code::Unimplemented => NO_METHOD,
-        _ => path.rsplit('/').next().unwrap_or(NO_METHOD),
-    };
+fn refuse(door: &Door, peer: Option<&Peer>, method: &str, unread: &Unread) -> Status {
     let caller = match door.known(peer, method) {
         Ok(caller) => caller,
         Err(stranger) => return stranger,

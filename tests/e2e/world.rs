@@ -132,6 +132,12 @@ impl World {
         Client { broker, caller: None, expected: Arc::clone(&self.expected) }
     }
 
+    /// Connects as a workload of a trust domain that the authority of another signed for: a stranger.
+    pub(crate) async fn nobody(&self) -> Client {
+        let svid = self.ca.svid("spiffe://other.example/agent/a");
+        self.stranger(self.connect(&self.identity(&svid)).await.unwrap())
+    }
+
     pub(crate) fn identity(&self, svid: &TestSvid) -> Identity {
         let (certificate, key) = (self.path("test-svid.pem"), self.path("test-svid.key"));
         fs::write(&certificate, &svid.certificate).unwrap();
@@ -405,6 +411,11 @@ impl RequestIdText for &str {
 }
 
 impl Client {
+    /// Whether the journal is to know the caller.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.caller.is_some()
+    }
+
     pub(crate) fn answer<T>(
         &self,
         method: &str,
