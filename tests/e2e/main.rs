@@ -33,6 +33,8 @@ mod restart;
 #[cfg(test)]
 mod root_socket;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod shape;
 #[cfg(test)]
 mod stock;

@@ -86,7 +86,7 @@ async fn t6_u1_a_stop_of_everything_is_lifted_over_the_root_socket_which_leaves_
     let journal = world.finish();
 
     let mut announced = 0;
-    for Written { envelope, fact } in &journal {
+    for Written { envelope, fact, .. } in &journal {
         match fact {
             Fact::RootSocketUsed { uid, method } => {
                 assert_eq!(*uid, nix::unistd::geteuid().as_raw());

@@ -87,7 +87,7 @@ async fn granted(world: &World, name: &str) -> (String, String) {
     (task, issued.credential.unwrap().token)
 }
 
-fn fetch(world: &World, path: &str) -> String {
+pub(crate) fn fetch(world: &World, path: &str) -> String {
     let address = world.endpoints().http;
     let address = address.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();

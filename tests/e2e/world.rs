@@ -58,6 +58,7 @@ type Denials = Arc<Mutex<Vec<Denial>>>;
 pub(crate) struct Written {
     pub(crate) envelope: Envelope,
     pub(crate) fact: Fact,
+    pub(crate) evidence: Option<serde_json::Value>,
 }
 
 pub(crate) struct World {
@@ -256,7 +257,8 @@ pub(crate) fn read_journal(folder: &Path) -> Vec<Written> {
     recovery
         .replay(|replayed| {
             let record = record::decode(replayed.body)?;
-            written.push(Written { envelope: record.envelope, fact: record.fact });
+            let evidence = record.evidence.map(|json| serde_json::from_str(json.get()).unwrap());
+            written.push(Written { envelope: record.envelope, fact: record.fact, evidence });
             Ok::<_, InvalidRecord>(())
         })
         .unwrap();
