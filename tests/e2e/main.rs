@@ -7,6 +7,8 @@ mod credential;
 #[cfg(test)]
 mod delegate;
 #[cfg(test)]
+mod documented;
+#[cfg(test)]
 mod holder;
 #[cfg(test)]
 mod identity;

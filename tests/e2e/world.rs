@@ -20,6 +20,8 @@ use ring::rand::SystemRandom;
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
+use crate::documented::assert_documented;
+
 pub(crate) const ORCHESTRATOR: &str = "orchestrator";
 pub(crate) const AGENT: &str = "agent-a";
 pub(crate) const OTHER_AGENT: &str = "agent-b";
@@ -370,6 +372,7 @@ impl<T: std::fmt::Debug> Answer<T> {
             call.method,
             call.request_id
         );
+        assert_documented(&call.method, code, told);
         recorded.clone_into(&mut call.reason);
         expected.lock().unwrap().push(call);
         status
