@@ -45,6 +45,8 @@ mod svid;
 #[cfg(test)]
 mod task;
 #[cfg(test)]
+mod tenants;
+#[cfg(test)]
 mod undelivered;
 #[cfg(test)]
 mod watch;
