@@ -7,7 +7,11 @@ mod credential;
 #[cfg(test)]
 mod delegate;
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
 mod documented;
+#[cfg(test)]
+mod every_method;
 #[cfg(test)]
 mod holder;
 #[cfg(test)]

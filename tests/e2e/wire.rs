@@ -24,13 +24,13 @@ use crate::world::{AGENT, Client, ORCHESTRATOR, World};
 const CREATE: &str = "/brevet.v1.TaskService/CreateTask";
 
 /// A message as gRPC frames it.
-fn framed(message: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0], length.as_slice(), message].concat()
 }
 
 /// Sends bytes as the body of a call and gives its status.
-async fn call(
+pub(crate) async fn call(
     client: &Client,
     path: &str,
     headers: &[(&'static str, &str)],
