@@ -8,7 +8,7 @@ use brevet_core::name::RequestId;
 use brevet_core::proof::Caller;
 use brevet_core::time::Timestamp;
 use tonic::{Request, Response, Status};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::peer::Peer;
 use super::possession::ProofMemory;
@@ -100,6 +100,19 @@ impl Door {
             Ok(()) => status::of(refusal),
             Err(unrecorded) => status::of(&unrecorded),
         }
+    }
+
+    /// Records a refusal at the local root socket, whose caller has no name.
+    ///
+    /// # Errors
+    /// [`Refusal`] to be answered in its place if the journal does not take it.
+    pub(super) fn refused_root(&self, method: &str, refusal: &Refusal) -> Result<(), Refusal> {
+        let operation = DeniedOperation::Method(method.to_owned());
+        let denied = Fact::Denied { operation, reason: refusal.reason.clone() };
+        self.broker.note(&denied).map(|_durable_within_a_second| ()).map_err(|problem| {
+            warn!(%problem, method, "a refusal at the root socket is not recorded");
+            Refusal::unavailable("denial_unrecorded")
+        })
     }
 
     /// Records some refusals of strangers and counts all, so that nobody can fill the disk (invariant U1).

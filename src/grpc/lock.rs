@@ -3,9 +3,7 @@
 
 use brevet_api::v1;
 use brevet_api::v1::lock_service_server::LockService;
-use brevet_core::fact::{DeniedOperation, Fact};
 use tonic::{Request, Response, Status};
-use tracing::warn;
 
 use super::convert;
 use super::door::{Asked, Door};
@@ -84,13 +82,10 @@ impl Locks {
         match by {
             LockCaller::Operator(caller) => self.0.answer(caller, asked, outcome),
             LockCaller::Root { .. } => outcome.map(Response::new).map_err(|refusal| {
-                let operation = DeniedOperation::Method(asked.method.to_owned());
-                let denied = Fact::Denied { operation, reason: refusal.reason.clone() };
-                if let Err(problem) = self.0.broker.note(&denied) {
-                    warn!(%problem, method = asked.method, "a refusal at the root socket is not recorded");
-                    return status::of(&Refusal::unavailable("denial_unrecorded"));
+                match self.0.refused_root(asked.method, &refusal) {
+                    Ok(()) => status::of(&refusal),
+                    Err(unrecorded) => status::of(&unrecorded),
                 }
-                status::of(&refusal)
             }),
         }
     }

@@ -1,6 +1,6 @@
 //! Requests that no method gets to see: no gRPC, compressed, too large, malformed, cut off, too late, or for a method
-//! that is not there. To a known caller such an answer is a refusal like any other, with a reason and a record (invariant U1); a
-//! stranger learns from it nothing but that it is one.
+//! that is not there. To a known caller such an answer is a refusal like any other, with a reason and a record
+//! (invariant U1); a stranger learns from it nothing but that it is one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,13 @@ use super::door::Door;
 use super::peer::Peer;
 use super::status;
 use crate::broker::{Kind, Refusal};
+use crate::net::LocalPeer;
 
 /// What the record says where the caller's text names no method.
 const NO_METHOD: &str = "unknown";
 
 /// Answers in time, whatever the caller sends or fails to send.
-pub(super) async fn within(max: Duration, request: Request, next: Next) -> Response {
+async fn within(max: Duration, request: Request, next: Next) -> Response {
     match tokio::time::timeout(max, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
@@ -31,14 +32,14 @@ pub(super) async fn within(max: Duration, request: Request, next: Next) -> Respo
 
 /// Answers in time, and for the methods where none of them did.
 pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().cloned();
-    let path = request.uri().path().to_owned();
-    if let Some((http, unread)) = no_grpc(&request) {
-        let mut response = refuse(&door, peer.as_ref(), NO_METHOD, &unread).into_http();
+    let who = Who::of(&request);
+    if let Some((http, unread)) = not_understood(&request) {
+        let mut response = refuse(&door, &who, NO_METHOD, &unread).into_http();
         *response.status_mut() = http;
         response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
         return response;
     }
+    let path = request.uri().path().to_owned();
     let response = within(max, request, next).await;
     let Some(unread) = refused_unread(&response) else { return response };
     // The path is the caller's text until a method was found by it.
@@ -46,7 +47,7 @@ pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, n
         Code::Unimplemented => NO_METHOD,
         _ => path.rsplit('/').next().unwrap_or(NO_METHOD),
     };
-    refuse(&door, peer.as_ref(), method, &unread).into_http()
+    refuse(&door, &who, method, &unread).into_http()
 }
 
 struct Unread {
@@ -55,19 +56,14 @@ struct Unread {
     text: &'static str,
 }
 
-/// What makes a request none of gRPC's, or none that is understood here, before its message is looked at; and the HTTP
-/// status, by which a client that speaks no gRPC does not take the refusal for a success.
-fn no_grpc(request: &Request) -> Option<(StatusCode, Unread)> {
+/// Why a request is none of gRPC's, or none that is understood here, by its headers alone; and the HTTP status, by which
+/// a client that speaks no gRPC does not take the refusal for a success.
+fn not_understood(request: &Request) -> Option<(StatusCode, Unread)> {
     let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
     let refused = |http, code, reason, text| Some((http, Unread { code, reason, text }));
     if request.method() != Method::POST {
-        let text = "every method of gRPC is a POST";
-        return refused(
-            StatusCode::METHOD_NOT_ALLOWED,
-            Code::InvalidArgument,
-            "http_method_unsupported",
-            text,
-        );
+        let (http, text) = (StatusCode::METHOD_NOT_ALLOWED, "every method of gRPC is a POST");
+        return refused(http, Code::InvalidArgument, "http_method_unsupported", text);
     }
     if !header(CONTENT_TYPE.as_str()).is_some_and(is_grpc) {
         let (http, text) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type is not application/grpc");
@@ -109,15 +105,36 @@ fn refused_unread(response: &Response) -> Option<Unread> {
     }
 }
 
-fn refuse(door: &Door, peer: Option<&Peer>, method: &str, unread: &Unread) -> Status {
-    let caller = match door.known(peer, method) {
-        Ok(caller) => caller,
-        Err(stranger) => return stranger,
-    };
-    let refusal = Refusal::new(Kind::Invalid, unread.reason, unread.text);
-    let operation = DeniedOperation::Method(method.to_owned());
-    if let Err(unrecorded) = door.broker.refuse(&caller, operation, None, None, &refusal) {
-        return status::of(&unrecorded);
+/// Who is at the other end: of a connection over the network, or of one to the local root socket.
+enum Who {
+    Peer(Option<Peer>),
+    Root,
+}
+
+impl Who {
+    fn of(request: &Request) -> Self {
+        match request.extensions().get::<LocalPeer>() {
+            Some(_) => Self::Root,
+            None => Self::Peer(request.extensions().get().cloned()),
+        }
     }
-    status::status(unread.code, &unread.reason.to_uppercase(), unread.text)
+}
+
+fn refuse(door: &Door, who: &Who, method: &str, unread: &Unread) -> Status {
+    let refusal = Refusal::new(Kind::Invalid, unread.reason, unread.text);
+    let recorded = match who {
+        Who::Root => door.refused_root(method, &refusal),
+        Who::Peer(peer) => {
+            let caller = match door.known(peer.as_ref(), method) {
+                Ok(caller) => caller,
+                Err(stranger) => return stranger,
+            };
+            let operation = DeniedOperation::Method(method.to_owned());
+            door.broker.refuse(&caller, operation, None, None, &refusal)
+        }
+    };
+    match recorded {
+        Ok(()) => status::status(unread.code, &unread.reason.to_uppercase(), unread.text),
+        Err(unrecorded) => status::of(&unrecorded),
+    }
 }

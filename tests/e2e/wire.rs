@@ -192,6 +192,40 @@ async fn what_is_no_grpc_or_is_compressed_is_refused_before_it_is_read() {
     world.finish();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_what_is_no_request_is_recorded_at_the_root_socket_too() {
+    let world = World::start();
+    let (root, malformed) = (world.root().await, Code::InvalidArgument);
+    let create = "/brevet.v1.LockService/CreateLock";
+    for (method, path, headers, body, code, reason) in [
+        ("CreateLock", create, &[][..], framed(&[0xff; 32]), malformed, "message_malformed"),
+        (
+            "unknown",
+            create,
+            &[("grpc-encoding", "gzip")],
+            framed(&[]),
+            Code::Unimplemented,
+            "compression_unsupported",
+        ),
+        (
+            "unknown",
+            create,
+            &[("content-type", "application/json")],
+            vec![],
+            malformed,
+            "content_type_unsupported",
+        ),
+        // Nothing can be issued or read there.
+        ("unknown", CREATE, &[], framed(&[]), Code::Unimplemented, "unimplemented"),
+    ] {
+        let result = call(&root, path, headers, body).await;
+        root.answer(method, None, result).refused(code, reason);
+    }
+    assert_eq!(root.list_locks(v1::ListLocksRequest::default()).await.ok().locks, []);
+    drop(root);
+    world.finish();
+}
+
 #[derive(Debug)]
 struct NoCertificate;
 
