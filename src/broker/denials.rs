@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use brevet_core::fact::{DenialClass, DeniedOperation, Envelope, Fact};
 use brevet_core::id::RootTaskId;
@@ -129,10 +130,9 @@ impl Broker {
     /// Records at each turn of the minute how much has no record of its own, for as long as the daemon lives.
     pub async fn sum_up_denials(&self) -> Infallible {
         loop {
-            let minute = self.clock.now().judge.seconds() / 60;
-            self.clock
-                .sleep_until(Timestamp::from_seconds(minute.saturating_add(1).saturating_mul(60)))
-                .await;
+            // By the issuing clock, as the budgets are.
+            let left = 60_u64.saturating_sub(self.clock.now().issue.seconds() % 60);
+            self.clock.sleep(Duration::from_secs(left)).await;
             self.record_unrecorded();
         }
     }

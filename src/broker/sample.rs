@@ -20,9 +20,10 @@ use brevet_core::state::State;
 use brevet_core::terms::{Content, TaskToken, Terms};
 use brevet_identity::trust::{Bundle, CallerTrust};
 use brevet_identity::x509_svid;
-use brevet_journal::{Entry, Journal};
+use brevet_journal::{Entry, Journal as _};
 use brevet_mint::ca::CaKey;
-use brevet_mint::key::SigningKey;
+use brevet_mint::jwks;
+use brevet_mint::key::{SigningKey, TaskTokens};
 use brevet_mint::signer::LocalSigner;
 use brevet_policy::Policies;
 use brevet_testkit::ca::TestCa;
@@ -42,6 +43,44 @@ pub(crate) const X_SERVER: &str = "spiffe://td.example/x";
 pub(crate) const XY_SERVER: &str = "spiffe://td.example/xy";
 /// When everything began.
 pub(crate) const BEGAN: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+/// What a broker in memory is made of, besides keys that live as long as it does.
+pub(crate) struct InMemory {
+    pub(crate) journal: Arc<Memory>,
+    pub(crate) state: State,
+    pub(crate) configuration: Configuration,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) trust_domain: TrustDomain,
+}
+
+impl InMemory {
+    /// The broker, whose signer may have been tampered with.
+    pub(crate) fn broker(self, tampered: impl FnOnce(LocalSigner) -> Arc<dyn Signer>) -> Broker {
+        let Self { journal, state, configuration, limits, clock, trust_domain } = self;
+        let (rng, issuer) = (SystemRandom::new(), "https://broker.example".to_owned());
+        let life = Duration::from_secs(86_400 * 365);
+        let authority = Arc::new(CaKey::ephemeral(&trust_domain, BEGAN, life, &rng).unwrap());
+        let token_key: SigningKey<TaskTokens> = SigningKey::ephemeral(&rng).unwrap();
+        let published = jwks::task_tokens([token_key.public_jwk()]);
+        let kid = token_key.kid().clone();
+        let folder = tempfile::tempdir().unwrap();
+        Broker::new(Parts {
+            table: Table::restored(state, configuration, limits.capacity(), journal),
+            clock,
+            metrics: Arc::new(Metrics::new(Vec::new())),
+            planner: Planner::new(issuer.clone(), kid, &authority, limits.lease_lifetime_max()),
+            signer: tampered(LocalSigner::new(token_key, issuer.clone(), authority, rng.clone())),
+            keys: JwkSet::parse(published.as_bytes()).unwrap(),
+            state_key: StateKey::load_or_create(&folder.path().join("state.key"), &rng).unwrap(),
+            bookmarks: Bookmarks::new(SigningKey::ephemeral(&rng).unwrap(), rng.clone()),
+            issuer,
+            trust_domain,
+            limits,
+            rng,
+        })
+    }
+}
 
 /// The broker and what moves it. Its trees are numbered from 1; each has one task with a lease for `X` and one for `Y`.
 pub(crate) struct Sample {
@@ -162,37 +201,17 @@ impl Sample {
 
         let ca = TestCa::new(&"td.example".parse().unwrap(), BEGAN);
         let (clock, time) = Clock::manual(BEGAN);
-        let (rng, own) = (SystemRandom::new(), "broker.example".parse::<TrustDomain>().unwrap());
-        let authority = CaKey::ephemeral(&own, BEGAN, Duration::from_secs(86_400), &rng).unwrap();
-        let (authority, token_key) = (Arc::new(authority), SigningKey::ephemeral(&rng).unwrap());
-        let issuer = "https://broker.example".to_owned();
-        let folder = tempfile::tempdir().unwrap();
+        let trust_domain: TrustDomain = "broker.example".parse().unwrap();
         let limits = Limits {
             notices_held_max: NonZeroU32::new(notices_max).unwrap(),
             watch_streams_per_caller_max: NonZeroU32::new(2).unwrap(),
             ..Limits::default()
         };
-        let configuration = configuration(&ca, &own, &[(X, &[X_SERVER, XY_SERVER]), (Y, &[XY_SERVER])]);
-        let held = Arc::clone(&journal) as Arc<dyn Journal>;
-        let broker = Broker::new(Parts {
-            table: Table::restored(state, configuration.clone(), limits.capacity(), held),
-            clock,
-            metrics: Arc::new(Metrics::new(Vec::new())),
-            planner: Planner::new(
-                issuer.clone(),
-                token_key.kid().clone(),
-                &authority,
-                Duration::from_secs(300),
-            ),
-            signer: Arc::new(LocalSigner::new(token_key, issuer.clone(), authority, rng.clone())),
-            keys: JwkSet::parse(br#"{"keys":[]}"#).unwrap(),
-            state_key: StateKey::load_or_create(&folder.path().join("state.key"), &rng).unwrap(),
-            bookmarks: Bookmarks::new(SigningKey::ephemeral(&rng).unwrap(), rng.clone()),
-            issuer,
-            trust_domain: own,
-            limits,
-            rng,
-        });
+        let configuration =
+            configuration(&ca, &trust_domain, &[(X, &[X_SERVER, XY_SERVER]), (Y, &[XY_SERVER])]);
+        let (held, in_force) = (Arc::clone(&journal), configuration.clone());
+        let memory = InMemory { journal: held, state, configuration: in_force, limits, clock, trust_domain };
+        let broker = memory.broker(|signer| Arc::new(signer));
         broker.configure(configuration).await.unwrap();
         Self { broker: Arc::new(broker), journal, time, ca }
     }

@@ -90,14 +90,18 @@ pub fn routes(
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(brevet_api::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        services = services.add_service(reflection);
+        services = services.add_service(reflection.max_decoding_message_size(bytes_max));
     }
-    let call_max = Duration::from_secs(config.call_seconds_max.get().into());
-    let door = Arc::new(door);
+    Ok(answered(services, door, config))
+}
+
+/// Services whose callers are answered in time, whatever they send.
+fn answered(services: Routes, door: Door, config: &GrpcConfig) -> Router {
+    let (door, call_max) = (Arc::new(door), Duration::from_secs(config.call_seconds_max.get().into()));
     // One layer does both: each costs every call some microseconds.
-    let answered =
+    let layer =
         move |request: Request, next: Next| unread::answered(Arc::clone(&door), call_max, request, next);
-    Ok(services.prepare().into_axum_router().layer(from_fn(answered)))
+    services.prepare().into_axum_router().layer(from_fn(layer))
 }
 
 /// What the local root socket serves: locks, and nothing that could be issued or read by it.
@@ -106,13 +110,8 @@ pub fn root_routes(broker: &Arc<Broker>, config: &GrpcConfig) -> Router {
     // Nobody proves a key here.
     let door =
         Door::new(Arc::clone(broker), ProofMemory::new(NonZeroU32::MIN, NonZeroU32::MIN), String::new());
-    let locks = LockServiceServer::new(lock::Locks(door))
+    let locks = LockServiceServer::new(lock::Locks(door.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
-    let call_max = Duration::from_secs(config.call_seconds_max.get().into());
-    let broker = Arc::clone(broker);
-    let answered = move |request: Request, next: Next| {
-        unread::answered_to_root(Arc::clone(&broker), call_max, request, next)
-    };
-    Routes::new(locks).prepare().into_axum_router().layer(from_fn(answered))
+    answered(Routes::new(locks), door, config)
 }

@@ -22,7 +22,7 @@ use crate::broker::{Kind, Possession, Refusal};
 const SERVICE: &str = "brevet.v1.CredentialService";
 
 /// What a request brings to prove a key.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Proof<'a> {
     /// A DPoP proof.
     pub(super) dpop: Option<&'a str>,
@@ -60,6 +60,9 @@ impl Door {
         requested: Option<&ProvenKey>,
         method: &str,
     ) -> Result<Possession, Refusal> {
+        if sabotage::on("secrets_are_logged") {
+            tracing::debug!(claim = proof.claim, dpop = proof.dpop, method, "a key is offered");
+        }
         let claim = proof.claim.map(|claim| ClaimDigest::of(&[claim.as_bytes()]));
         let certificate = (caller.key(), caller.certificate());
         let by_dpop = proof.dpop.map(|dpop| self.proven_by_dpop(peer, caller, dpop, method)).transpose()?;

@@ -1,11 +1,13 @@
-//! Requests that no method gets to see: too large, malformed, cut off, too late, or for a method that is not there.
-//! To a known caller such an answer is a refusal like any other, with a reason and a record (invariant U1); a
-//! stranger learns from it nothing but that it is one.
+//! Requests that no method gets to see: no gRPC, compressed, too large, malformed, cut off, too late, or for a method
+//! that is not there. To a known caller such an answer is a refusal like any other, with a reason and a record
+//! (invariant U1); a stranger learns from it nothing but that it is one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use brevet_core::fact::DeniedOperation;
@@ -14,14 +16,14 @@ use tonic::{Code, Status};
 use super::door::Door;
 use super::peer::Peer;
 use super::status;
-use crate::broker::{Broker, Kind, Refusal};
+use crate::broker::{Kind, Refusal};
 use crate::net::LocalPeer;
 
 /// What the record says where the caller's text names no method.
 const NO_METHOD: &str = "unknown";
 
 /// Answers in time, whatever the caller sends or fails to send.
-pub(super) async fn within(max: Duration, request: Request, next: Next) -> Response {
+async fn within(max: Duration, request: Request, next: Next) -> Response {
     match tokio::time::timeout(max, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
@@ -30,38 +32,55 @@ pub(super) async fn within(max: Duration, request: Request, next: Next) -> Respo
 
 /// Answers in time, and for the methods where none of them did.
 pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>().cloned();
-    let path = request.uri().path().to_owned();
-    let response = within(max, request, next).await;
-    match refused_unread(&response) {
-        Some(refused) => refuse(&door, peer.as_ref(), &path, &refused).into_http(),
-        None => response,
+    let who = Who::of(&request);
+    if let Some((http, unread)) = not_understood(&request) {
+        let mut response = refuse(&door, &who, NO_METHOD, &unread).into_http();
+        *response.status_mut() = http;
+        response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+        return response;
     }
-}
-
-/// The same over the local root socket, where everybody is known by the user.
-pub(super) async fn answered_to_root(
-    broker: Arc<Broker>,
-    max: Duration,
-    request: Request,
-    next: Next,
-) -> Response {
-    let uid = request.extensions().get::<LocalPeer>().map(|peer| peer.uid);
     let path = request.uri().path().to_owned();
     let response = within(max, request, next).await;
-    let Some((uid, unread)) = uid.zip(refused_unread(&response)) else { return response };
-    let refusal = Refusal::new(Kind::Invalid, unread.reason, unread.text);
-    let answer = match broker.refuse_root(uid, method_of(&path, &unread), &refusal) {
-        Ok(()) => status::status(unread.code, &unread.reason.to_uppercase(), unread.text),
-        Err(unrecorded) => status::of(&unrecorded),
+    let Some(unread) = refused_unread(&response) else { return response };
+    // The path is the caller's text until a method was found by it.
+    let method = match unread.code {
+        Code::Unimplemented => NO_METHOD,
+        _ => path.rsplit('/').next().unwrap_or(NO_METHOD),
     };
-    answer.into_http()
+    refuse(&door, &who, method, &unread).into_http()
 }
 
 struct Unread {
     code: Code,
     reason: &'static str,
     text: &'static str,
+}
+
+/// Why a request is none of gRPC's, or none that is understood here, by its headers alone; and the HTTP status, by which
+/// a client that speaks no gRPC does not take the refusal for a success.
+fn not_understood(request: &Request) -> Option<(StatusCode, Unread)> {
+    let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
+    let refused = |http, code, reason, text| Some((http, Unread { code, reason, text }));
+    if request.method() != Method::POST {
+        let (http, text) = (StatusCode::METHOD_NOT_ALLOWED, "every method of gRPC is a POST");
+        return refused(http, Code::InvalidArgument, "http_method_unsupported", text);
+    }
+    if !header(CONTENT_TYPE.as_str()).is_some_and(is_grpc) {
+        let (http, text) = (StatusCode::UNSUPPORTED_MEDIA_TYPE, "the content type is not application/grpc");
+        return refused(http, Code::InvalidArgument, "content_type_unsupported", text);
+    }
+    // What is small and unpacks to much costs more than it weighs: nothing is unpacked.
+    if header("grpc-encoding").is_some_and(|encoding| encoding != b"identity") {
+        let text = "messages are not to be compressed";
+        return refused(StatusCode::OK, Code::Unimplemented, "compression_unsupported", text);
+    }
+    None
+}
+
+/// Whether a content type is that of gRPC with Protocol Buffers. gRPC-Web and JSON begin like it.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let form = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    [&b"application/grpc"[..], b"application/grpc+proto"].iter().any(|grpc| form.eq_ignore_ascii_case(grpc))
 }
 
 /// Why the request was refused, if that was not by a method: the refusals of those carry details.
@@ -86,24 +105,36 @@ fn refused_unread(response: &Response) -> Option<Unread> {
     }
 }
 
-fn refuse(door: &Door, peer: Option<&Peer>, path: &str, unread: &Unread) -> Status {
-    let method = method_of(path, unread);
-    let caller = match door.known(peer, method) {
-        Ok(caller) => caller,
-        Err(stranger) => return stranger,
-    };
-    let refusal = Refusal::new(Kind::Invalid, unread.reason, unread.text);
-    let operation = DeniedOperation::Method(method.to_owned());
-    if let Err(unrecorded) = door.broker.refuse(&caller, operation, None, None, &refusal) {
-        return status::of(&unrecorded);
-    }
-    status::status(unread.code, &unread.reason.to_uppercase(), unread.text)
+/// Who is at the other end: of a connection over the network, or of one to the local root socket.
+enum Who {
+    Peer(Option<Peer>),
+    Root { uid: u32 },
 }
 
-/// The path is the caller's text until a method was found by it.
-fn method_of<'a>(path: &'a str, unread: &Unread) -> &'a str {
-    match unread.code {
-        Code::Unimplemented => NO_METHOD,
-        _ => path.rsplit('/').next().unwrap_or(NO_METHOD),
+impl Who {
+    fn of(request: &Request) -> Self {
+        match request.extensions().get::<LocalPeer>() {
+            Some(LocalPeer { uid, .. }) => Self::Root { uid: *uid },
+            None => Self::Peer(request.extensions().get().cloned()),
+        }
+    }
+}
+
+fn refuse(door: &Door, who: &Who, method: &str, unread: &Unread) -> Status {
+    let refusal = Refusal::new(Kind::Invalid, unread.reason, unread.text);
+    let recorded = match who {
+        Who::Root { uid } => door.broker.refuse_root(*uid, method, &refusal),
+        Who::Peer(peer) => {
+            let caller = match door.known(peer.as_ref(), method) {
+                Ok(caller) => caller,
+                Err(stranger) => return stranger,
+            };
+            let operation = DeniedOperation::Method(method.to_owned());
+            door.broker.refuse(&caller, operation, None, None, &refusal)
+        }
+    };
+    match recorded {
+        Ok(()) => status::status(unread.code, &unread.reason.to_uppercase(), unread.text),
+        Err(unrecorded) => status::of(&unrecorded),
     }
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use brevet_api::v1;
+use brevet_api::v1::selector::Kind;
 use brevet_core::fact::{DenialCause, Fact};
 use brevet_core::record;
 use brevet_core::revision::{Incarnation, Revision};
 use brevet_journal::ChainHash;
+use brevet_policy::{Decision, Policies};
 use tonic::{Code, Status};
 
 use crate::world::{
@@ -404,4 +406,47 @@ async fn u1_a_denial_says_why_in_the_audit_log_and_not_to_its_caller() {
     assert_eq!(causes, expected.map(|cause| ("policy_denied".to_owned(), Some(cause))));
     drop((orchestrator, auditor));
     world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn p1_every_recorded_decision_can_be_made_again_from_its_record() {
+    let world = World::start();
+    let (operator, agent) = (world.client(OPERATOR).await, world.client(AGENT).await);
+    let task = world.open_task(world.create("open")).await.name;
+    let first = agent.issued(&task, "first").await;
+    agent.renew(crate::world::renew(&first.lease, "renewed")).await.ok();
+    operator.revoke(&first.lease).await.ok();
+    operator.stop("stop", Kind::Tool("delete".to_owned())).await.ok();
+    agent.stop("no", Kind::Everything(true)).await.refused(Code::PermissionDenied, "policy_denied");
+    agent.revoke(&first.lease).await.refused(Code::PermissionDenied, "policy_denied");
+    let policies = Policies::load(&world.path("policies")).unwrap();
+    drop((operator, agent));
+
+    let mut again = Vec::new();
+    for written in world.finish() {
+        let kind = written.fact.kind();
+        let decided = match &written.fact {
+            Fact::TaskOpened(_) | Fact::LeaseIssued { .. } | Fact::LockCreated(_) => true,
+            Fact::Denied { reason, .. } => reason.as_str() == "policy_denied",
+            _ => written.evidence.is_some(),
+        };
+        if !decided {
+            continue;
+        }
+        let evidence = written.evidence.unwrap_or_else(|| panic!("{kind} is a decision"));
+        let request = serde_json::from_value(evidence["request"].clone()).unwrap();
+        let (permitted, made) = match policies.decide(request) {
+            Decision::Permit(permit) => (true, serde_json::to_value(permit.evidence()).unwrap()),
+            Decision::Deny(denial) => (false, serde_json::to_value(&denial.evidence).unwrap()),
+        };
+        assert_eq!((permitted, &made), (kind != "denied", &evidence), "{kind}");
+        // A yes names whoever said it; a no may be that nobody said yes.
+        let determining = made["determining"].as_array().unwrap().len();
+        assert!(!permitted || determining > 0, "{kind} is not explained");
+        again.push(kind);
+    }
+    again.sort_unstable();
+    let all =
+        ["denied", "denied", "lease_issued", "lease_issued", "leases_ended", "lock_created", "task_opened"];
+    assert_eq!(again, all);
 }

@@ -47,7 +47,7 @@ pub(crate) async fn assert_nobody(world: &World, svid: &TestSvid, has_authority:
     }
 }
 
-async fn stranger(world: &World, svid: &TestSvid) -> Client {
+pub(crate) async fn stranger(world: &World, svid: &TestSvid) -> Client {
     world.stranger(world.connect(&world.identity(svid)).await.unwrap())
 }
 

@@ -7,6 +7,12 @@ mod credential;
 #[cfg(test)]
 mod delegate;
 #[cfg(test)]
+mod disk;
+#[cfg(test)]
+mod documented;
+#[cfg(test)]
+mod every_method;
+#[cfg(test)]
 mod holder;
 #[cfg(test)]
 mod identity;
@@ -33,6 +39,8 @@ mod restart;
 #[cfg(test)]
 mod root_socket;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod shape;
 #[cfg(test)]
 mod stock;
@@ -40,6 +48,8 @@ mod stock;
 mod svid;
 #[cfg(test)]
 mod task;
+#[cfg(test)]
+mod tenants;
 #[cfg(test)]
 mod undelivered;
 #[cfg(test)]

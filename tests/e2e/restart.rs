@@ -76,7 +76,15 @@ async fn what_others_could_read_or_replace_is_refused() {
     let mut world = World::start();
     let task = world.open_task(world.create("open")).await.name;
     assert!(world.daemon.stop().success());
-    for name in ["ca.key", "task-token.key", "checkpoint.key", "state.key", "journal.db", "journal.mark"] {
+    for name in [
+        "ca.key",
+        "task-token.key",
+        "checkpoint.key",
+        "bookmark.key",
+        "state.key",
+        "journal.db",
+        "journal.mark",
+    ] {
         let path = world.path("state").join(name);
         for mode in [0o644, 0o640, 0o602] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
@@ -99,7 +107,7 @@ async fn what_others_could_read_or_replace_is_refused() {
 async fn a_key_that_is_no_key_is_refused() {
     let mut world = World::start();
     assert!(world.daemon.stop().success());
-    for name in ["ca.key", "task-token.key", "checkpoint.key", "state.key"] {
+    for name in ["ca.key", "task-token.key", "checkpoint.key", "bookmark.key", "state.key"] {
         let path = world.path("state").join(name);
         let good = fs::read(&path).unwrap();
         for bad in [&b""[..], b"-----BEGIN PRIVATE KEY-----\n", &good[..good.len() / 2]] {

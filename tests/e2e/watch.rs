@@ -30,7 +30,7 @@ const METHOD: &str = "WatchRevocations";
 /// How stale a picture may be; on a machine that is busy with other tests, generous.
 const STALENESS_MAX: Duration = Duration::from_secs(30);
 
-fn begin(audiences: &[&str], cursor: Option<v1::Cursor>) -> v1::WatchRevocationsRequest {
+pub(crate) fn begin(audiences: &[&str], cursor: Option<v1::Cursor>) -> v1::WatchRevocationsRequest {
     let audiences = audiences.iter().map(|name| (*name).to_owned()).collect();
     v1::WatchRevocationsRequest { kind: Some(Asked::Begin(Begin { audiences, cursor })) }
 }
@@ -40,13 +40,13 @@ fn nonce(byte: u8) -> v1::WatchRevocationsRequest {
 }
 
 /// One stream as it is on the wire.
-struct Stream {
+pub(crate) struct Stream {
     ask: mpsc::Sender<v1::WatchRevocationsRequest>,
     told: Streaming<v1::WatchRevocationsResponse>,
 }
 
 impl Stream {
-    async fn open(client: &Client, first: v1::WatchRevocationsRequest) -> Result<Self, Status> {
+    pub(crate) async fn open(client: &Client, first: v1::WatchRevocationsRequest) -> Result<Self, Status> {
         let (ask, asked) = mpsc::channel(8);
         ask.send(first).await.unwrap();
         let told =
@@ -54,7 +54,7 @@ impl Stream {
         Ok(Self { ask, told })
     }
 
-    async fn endings(&mut self) -> v1::Endings {
+    pub(crate) async fn endings(&mut self) -> v1::Endings {
         match self.told.message().await.unwrap().unwrap().kind.unwrap() {
             Told::Endings(endings) => endings,
             Told::Bookmark(bookmark) => panic!("{bookmark:?} and no ending"),
@@ -62,7 +62,7 @@ impl Stream {
     }
 
     /// The next bookmark, and nothing before it.
-    async fn bookmark(&mut self, byte: u8) -> v1::Bookmark {
+    pub(crate) async fn bookmark(&mut self, byte: u8) -> v1::Bookmark {
         self.ask.send(nonce(byte)).await.unwrap();
         match self.told.message().await.unwrap().unwrap().kind.unwrap() {
             Told::Bookmark(bookmark) => bookmark,
@@ -87,7 +87,7 @@ async fn granted(world: &World, name: &str) -> (String, String) {
     (task, issued.credential.unwrap().token)
 }
 
-fn fetch(world: &World, path: &str) -> String {
+pub(crate) fn fetch(world: &World, path: &str) -> String {
     let address = world.endpoints().http;
     let address = address.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brevet_api::v1;
-use brevet_core::fact::Fact;
 use brevet_identity::tls;
 use brevet_identity::trust::{Bundle, ServerTrust};
 use rustls::ClientConfig;
@@ -19,7 +18,7 @@ use tokio_rustls::TlsConnector;
 use tonic::{Code, Status};
 use tower::ServiceExt;
 
-use crate::world::{AGENT, Client, World};
+use crate::world::{AGENT, Client, ORCHESTRATOR, World};
 
 const CREATE: &str = "/brevet.v1.TaskService/CreateTask";
 
@@ -36,17 +35,28 @@ pub(crate) async fn call(
     headers: &[(&'static str, &str)],
     body: Vec<u8>,
 ) -> Result<(), Status> {
-    let mut request =
-        http::Request::post(path).header("content-type", "application/grpc").header("te", "trailers");
-    for (name, value) in headers {
+    request(client, http::Method::POST, path, headers, body).await.1
+}
+
+/// Sends any request and gives the HTTP status and the status of gRPC.
+async fn request(
+    client: &Client,
+    method: http::Method,
+    path: &str,
+    headers: &[(&'static str, &str)],
+    body: Vec<u8>,
+) -> (Option<http::StatusCode>, Result<(), Status>) {
+    let mut request = http::Request::builder().method(method).uri(path);
+    for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(headers) {
         request.headers_mut().unwrap().insert(*name, value.parse().unwrap());
     }
     let body = tonic::body::Body::new(axum::body::Body::from(body));
-    let response = client.broker.channel().oneshot(request.body(body).unwrap()).await;
-    let response = response.map_err(|error| Status::unknown(error.to_string()))?;
-    match Status::from_header_map(response.headers()) {
-        Some(status) if status.code() != Code::Ok => Err(status),
-        _ => Ok(()),
+    match client.broker.channel().oneshot(request.body(body).unwrap()).await {
+        Err(error) => (None, Err(Status::unknown(error.to_string()))),
+        Ok(response) => match Status::from_header_map(response.headers()) {
+            Some(status) if status.code() != Code::Ok => (Some(response.status()), Err(status)),
+            _ => (Some(response.status()), Ok(())),
+        },
     }
 }
 
@@ -103,23 +113,116 @@ async fn u1_bytes_that_are_no_request_are_refused_and_recorded_and_harm_nothing(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn headers_are_bounded_and_no_method_of_http_but_post_is_one() {
+async fn headers_are_bounded() {
     let world = World::start();
     let client = world.client(AGENT).await;
     let long = "a".repeat(64 * 1024);
     assert!(call(&client, CREATE, &[("x-long", &long)], framed(&[])).await.is_err());
     let client = world.client(AGENT).await;
-    for (name, value) in [("grpc-timeout", "0n"), ("grpc-timeout", "-1S"), ("grpc-timeout", "99999999H")] {
-        let _any_status = call(&client, CREATE, &[(name, value)], framed(&[])).await;
-    }
-    for content_type in ["application/json", "application/grpc-web", "text/plain"] {
-        let _any_status = call(&client, CREATE, &[("content-type", content_type)], framed(&[])).await;
+    // How long a client waits is its own affair; how long it is served is the configuration's.
+    for deadline in ["-1S", "99999999H", "soon", ""] {
+        let result = call(&client, CREATE, &[("grpc-timeout", deadline)], framed(&[])).await;
+        client.answer("CreateTask", None, result).refused(Code::InvalidArgument, "invalid_argument");
     }
     assert_eq!(client.list(v1::ListTasksRequest::default()).await.ok().tasks, []);
     drop(client);
-    for written in world.stop() {
-        assert!(!matches!(written.fact, Fact::TaskOpened(_)));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_no_grpc_or_is_compressed_is_refused_before_it_is_read() {
+    let world = World::start();
+    let (post, malformed) = (http::Method::POST, Code::InvalidArgument);
+    let good = prost::Message::encode_to_vec(&world.create("unread"));
+    let (good, packed) = (framed(&good), [&[1], &framed(&good)[1..]].concat());
+    for client in [world.client(AGENT).await, world.nobody().await] {
+        let send = async |method, headers: &[(&'static str, &str)], body: &Vec<u8>| {
+            request(&client, method, CREATE, headers, body.clone()).await
+        };
+        let is_known = client.is_known();
+        let refused = |result, code, reason: &str| {
+            let answer = client.answer("unknown", None, result);
+            match is_known {
+                true => answer.refused(code, reason),
+                false => answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "id_not_authoritative"),
+            }
+        };
+        for content_type in [
+            "application/json",
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpc-web-text",
+            "application/grpc+json",
+            "application/grpcx",
+            "text/plain",
+            "",
+        ] {
+            let (http, result) = send(post.clone(), &[("content-type", content_type)], &good).await;
+            assert_eq!(http, Some(http::StatusCode::UNSUPPORTED_MEDIA_TYPE), "{content_type}");
+            refused(result, malformed, "content_type_unsupported");
+        }
+        for method in [http::Method::GET, http::Method::PUT, http::Method::DELETE, http::Method::OPTIONS] {
+            let (http, result) = send(method.clone(), &[], &good).await;
+            assert_eq!(http, Some(http::StatusCode::METHOD_NOT_ALLOWED), "{method}");
+            refused(result, malformed, "http_method_unsupported");
+        }
+        for encoding in ["gzip", "deflate", "zstd", "snappy", "identity,gzip", ""] {
+            for body in [&packed, &good] {
+                let (http, result) = send(post.clone(), &[("grpc-encoding", encoding)], body).await;
+                assert_eq!(http, Some(http::StatusCode::OK), "{encoding}");
+                refused(result, Code::Unimplemented, "compression_unsupported");
+            }
+        }
     }
+    // A message that says of itself that it is compressed, where the call says that none is.
+    let client = world.client(AGENT).await;
+    for headers in [&[][..], &[("grpc-encoding", "identity")]] {
+        let result = call(&client, CREATE, headers, packed.clone()).await;
+        client.answer("CreateTask", None, result).refused(malformed, "message_malformed");
+    }
+    // However gRPC is spelled, it is gRPC.
+    let orchestrator = world.client(ORCHESTRATOR).await;
+    for spelled in ["application/grpc", "application/grpc+proto", "Application/GRPC; charset=utf-8"] {
+        let headers = [("content-type", spelled), ("grpc-encoding", "identity")];
+        call(&orchestrator, CREATE, &headers, good.clone()).await.unwrap();
+    }
+    assert_eq!(orchestrator.list(v1::ListTasksRequest::default()).await.ok().tasks.len(), 1);
+    drop((client, orchestrator));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_what_is_no_request_is_recorded_at_the_root_socket_too() {
+    let world = World::start();
+    let (root, malformed) = (world.root().await, Code::InvalidArgument);
+    let create = "/brevet.v1.LockService/CreateLock";
+    for (method, path, headers, body, code, reason) in [
+        ("CreateLock", create, &[][..], framed(&[0xff; 32]), malformed, "message_malformed"),
+        (
+            "unknown",
+            create,
+            &[("grpc-encoding", "gzip")],
+            framed(&[]),
+            Code::Unimplemented,
+            "compression_unsupported",
+        ),
+        (
+            "unknown",
+            create,
+            &[("content-type", "application/json")],
+            vec![],
+            malformed,
+            "content_type_unsupported",
+        ),
+        // Nothing can be issued or read there.
+        ("unknown", CREATE, &[], framed(&[]), Code::Unimplemented, "unimplemented"),
+    ] {
+        let result = call(&root, path, headers, body).await;
+        root.answer(method, None, result).refused(code, reason);
+    }
+    assert_eq!(root.list_locks(v1::ListLocksRequest::default()).await.ok().locks, []);
+    drop(root);
+    world.finish();
 }
 
 #[derive(Debug)]

@@ -22,6 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
+use crate::documented::assert_documented;
+
 pub(crate) const ORCHESTRATOR: &str = "orchestrator";
 pub(crate) const AGENT: &str = "agent-a";
 pub(crate) const OTHER_AGENT: &str = "agent-b";
@@ -60,6 +62,7 @@ type Denials = Arc<Mutex<Vec<Denial>>>;
 pub(crate) struct Written {
     pub(crate) envelope: Envelope,
     pub(crate) fact: Fact,
+    pub(crate) evidence: Option<serde_json::Value>,
 }
 
 pub(crate) struct World {
@@ -143,6 +146,12 @@ impl World {
     /// A client of which the journal is to know no caller.
     pub(crate) fn stranger(&self, broker: Broker) -> Client {
         Client { broker, caller: None, expected: Arc::clone(&self.expected) }
+    }
+
+    /// Connects as a workload of a trust domain that the authority of another signed for: a stranger.
+    pub(crate) async fn nobody(&self) -> Client {
+        let svid = self.ca.svid("spiffe://other.example/agent/a");
+        self.stranger(self.connect(&self.identity(&svid)).await.unwrap())
     }
 
     pub(crate) fn identity(&self, svid: &TestSvid) -> Identity {
@@ -263,7 +272,8 @@ pub(crate) fn read_journal(folder: &Path) -> Vec<Written> {
     recovery
         .replay(|replayed| {
             let record = record::decode(replayed.body)?;
-            written.push(Written { envelope: record.envelope, fact: record.fact });
+            let evidence = record.evidence.map(|json| serde_json::from_str(json.get()).unwrap());
+            written.push(Written { envelope: record.envelope, fact: record.fact, evidence });
             Ok::<_, InvalidRecord>(())
         })
         .unwrap();
@@ -375,6 +385,7 @@ impl<T: std::fmt::Debug> Answer<T> {
             call.method,
             call.request_id
         );
+        assert_documented(&call.method, code, told);
         recorded.clone_into(&mut call.reason);
         expected.lock().unwrap().push(call);
         status
@@ -418,6 +429,11 @@ impl RequestIdText for &str {
 }
 
 impl Client {
+    /// Whether the journal is to know the caller.
+    pub(crate) const fn is_known(&self) -> bool {
+        self.caller.is_some()
+    }
+
     pub(crate) fn answer<T>(
         &self,
         method: &str,

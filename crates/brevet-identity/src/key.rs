@@ -11,8 +11,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::digest::{CertificateDigest, Thumbprint};
 use ring::digest::{SHA256, digest};
 use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED,
-    EcdsaVerificationAlgorithm, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1,
+    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, UnparsedPublicKey,
 };
 use serde_json::{Map, Value, json};
 use thiserror::Error;
@@ -68,6 +68,13 @@ impl Algorithm {
             Self::Es384 => "ES384",
         }
     }
+}
+
+/// A digest that is signed with ECDSA. JOSE binds one to each curve, X.509 does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Digest {
+    Sha256,
+    Sha384,
 }
 
 /// A public key of an accepted kind.
@@ -229,8 +236,12 @@ impl PublicKey {
     }
 
     /// The same for a signature in the form of RFC 3279 §2.2.3.
-    pub(crate) fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.verifies_by([&ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA384_ASN1], message, signature)
+    pub(crate) fn verifies_der(&self, digest: Digest, message: &[u8], signature: &[u8]) -> bool {
+        let algorithms: [&'static EcdsaVerificationAlgorithm; 2] = match digest {
+            Digest::Sha256 => [&ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA256_ASN1],
+            Digest::Sha384 => [&ECDSA_P256_SHA384_ASN1, &ECDSA_P384_SHA384_ASN1],
+        };
+        self.verifies_by(algorithms, message, signature)
     }
 
     fn verifies_by(

@@ -257,7 +257,8 @@ impl Picture {
     pub fn time(&self, since_boot: Duration, wall: Timestamp) -> Timestamp {
         let brokers =
             |progress: Progress| progress.judge_time.after(since_boot.saturating_sub(progress.asked));
-        self.progress.map_or(wall, |progress| wall.max(brokers(progress)))
+        let progress = self.progress.filter(|_| !sabotage::on("local_clocks_judge"));
+        progress.map_or(wall, |progress| wall.max(brokers(progress)))
     }
 
     /// How long ago the nonce was sent that the newest bookmark answers. None without a bookmark.

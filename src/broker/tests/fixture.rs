@@ -1,6 +1,6 @@
 //! A broker with a clock that stands still, a journal in memory and the throw-away trust domain's configuration.
 
-use std::fs;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,28 +17,17 @@ use brevet_core::scope::Scope;
 use brevet_core::state::State;
 use brevet_core::terms::Profile;
 use brevet_core::time::Timestamp;
-use brevet_identity::jwk_set::JwkSet;
 use brevet_journal::Journal;
-use brevet_mint::ca::{CaFiles, CaKey};
-use brevet_mint::jwks;
-use brevet_mint::key::{SigningKey, TaskTokens};
-use brevet_mint::plan::Planner;
 use brevet_mint::signer::{LocalSigner, Product, SignError, Signer, Signing};
-use brevet_mint::state_key::StateKey;
 use brevet_testkit::journal::Memory;
 use ring::rand::SystemRandom;
-use tempfile::TempDir;
 
-use crate::bookmarks::Bookmarks;
-use crate::broker::{
-    Broker, CredentialAsk, Introspection, Parts, Possession, Refusal, TaskAsk, TaskView, Wanted,
-};
+use crate::broker::sample::InMemory;
+use crate::broker::{Broker, CredentialAsk, Introspection, Possession, Refusal, TaskAsk, TaskView, Wanted};
 use crate::clock::{Clock, ManualSource};
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::configuration::Configuration;
 use crate::dev;
-use crate::metrics::Metrics;
-use crate::table::Table;
 
 pub(super) const AGENT_A: &str = "spiffe://workloads.dev.example/agent/a";
 pub(super) const ORCHESTRATOR: &str = "spiffe://workloads.dev.example/orchestrator";
@@ -83,7 +72,6 @@ pub(super) struct World {
     pub(super) journal: Arc<Memory>,
     pub(super) source: ManualSource,
     signed: Arc<AtomicUsize>,
-    _folder: TempDir,
 }
 
 /// The noon that these tests begin at.
@@ -94,54 +82,27 @@ pub(super) const fn at_noon() -> Timestamp {
 impl World {
     pub(super) fn new(fault: Fault) -> Self {
         let (clock, source) = Clock::manual(at_noon());
-        let (folder, rng) = (tempfile::tempdir().unwrap(), SystemRandom::new());
+        let folder = tempfile::tempdir().unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
-        let made = dev::make(folder.path(), any, any, at_noon(), &rng).unwrap();
-        let limits = format!(
-            "[limits]\nended_kept_seconds = {}\nleases_live_per_opener_max = {LEASES_MAX}\n\n[[trust]]",
-            KEPT.as_secs()
-        );
-        let text = fs::read_to_string(&made.config).unwrap().replacen("[[trust]]", &limits, 1);
-        fs::write(&made.config, text).unwrap();
+        let made = dev::make(folder.path(), any, any, at_noon(), &SystemRandom::new()).unwrap();
         let config = Config::load(&made.config).unwrap();
-        let configuration = Configuration::load(&config).unwrap();
-
-        let file = |name: &str| folder.path().join(name);
-        let token_key: SigningKey<TaskTokens> = SigningKey::load_or_create(&file("token.key"), &rng).unwrap();
-        let files = CaFiles { key: file("ca.key"), certificate: file("ca.pem") };
-        let life = Duration::from_secs(86_400 * 365);
-        let authority = CaKey::load_or_create(&files, &config.trust_domain, at_noon(), life, &rng).unwrap();
-        let authority = Arc::new(authority);
-        let published = jwks::task_tokens([token_key.public_jwk()]);
-        let planner = Planner::new(
-            config.issuer.clone(),
-            token_key.kid().clone(),
-            &authority,
-            config.limits.lease_lifetime_max(),
-        );
-        let signed = Arc::new(AtomicUsize::new(0));
-        let signer = LocalSigner::new(token_key, config.issuer.clone(), authority, rng.clone());
-        let signer = Signed { signer, count: Arc::clone(&signed), fault };
-
-        let journal = Arc::new(Memory::new(Incarnation(1)));
-        let held = Arc::clone(&journal) as Arc<dyn Journal>;
-        let table = Table::restored(State::default(), configuration, config.limits.capacity(), held);
-        let bookmarks = Bookmarks::new(SigningKey::ephemeral(&rng).unwrap(), rng.clone());
-        let broker = Arc::new(Broker::new(Parts {
-            table,
+        let limits = Limits {
+            ended_kept_seconds: NonZeroU64::new(KEPT.as_secs()).unwrap(),
+            leases_live_per_opener_max: NonZeroU32::new(LEASES_MAX).unwrap(),
+            ..config.limits.clone()
+        };
+        let (journal, signed) = (Arc::new(Memory::new(Incarnation(1))), Arc::new(AtomicUsize::new(0)));
+        let memory = InMemory {
+            journal: Arc::clone(&journal),
+            state: State::default(),
+            configuration: Configuration::load(&config).unwrap(),
+            limits,
             clock,
-            metrics: Arc::new(Metrics::new(Vec::new())),
-            signer: Arc::new(signer),
-            planner,
-            keys: JwkSet::parse(published.as_bytes()).unwrap(),
-            state_key: StateKey::load_or_create(&file("state.key"), &rng).unwrap(),
-            bookmarks,
-            issuer: config.issuer.clone(),
-            trust_domain: config.trust_domain.clone(),
-            limits: config.limits,
-            rng,
-        }));
-        Self { broker, journal, source, signed, _folder: folder }
+            trust_domain: config.trust_domain,
+        };
+        let count = Arc::clone(&signed);
+        let broker = Arc::new(memory.broker(|signer| Arc::new(Signed { signer, count, fault })));
+        Self { broker, journal, source, signed }
     }
 
     /// Whoever that is, verified now.
