@@ -335,6 +335,28 @@ fn what_does_not_parse_is_a_usage_error() {
 }
 
 #[test]
+fn what_is_written_in_base64url_may_begin_with_a_hyphen() {
+    let digest = format!("-{}A", "x".repeat(41));
+    let agent = "spiffe://td/a";
+    let create =
+        ["task", "create", "--agent", agent, "--type", "t", "--purpose", "p", "--sensitivity-max", "low"];
+    let create = [&create[..], &["--permit", "x a/b read", "--holder-key-thumbprint", &digest]].concat();
+    let delegate =
+        ["task", "delegate", "tasks/00000000000000000000000000", "--agent", agent, "--permit", "x a/b read"];
+    let delegate = [&delegate[..], &["--holder-key-thumbprint", &digest]].concat();
+    for right in [
+        &create[..],
+        &delegate,
+        &["lock", "create", "--key-id", &digest],
+        &["lease", "revoke-matching", "--policy", &digest, "--reason", "x"],
+    ] {
+        // It parses, and then there is nobody to ask.
+        brevet(&[right, &["--dir", "/nonexistent", "--as", "a"]].concat(), &[], "")
+            .refused(1, "/nonexistent");
+    }
+}
+
+#[test]
 fn the_emergency_stop_is_pulled_and_lifted_by_commands_alone() {
     let world = World::start();
     let (task, claim) = world.task("t");

@@ -46,10 +46,10 @@ pub(super) struct SelectorOptions {
     #[arg(long, value_name = "NAME")]
     trust_domain: Option<TrustDomain>,
     /// Every lease signed with the key of this id.
-    #[arg(long, value_name = "ID", value_parser = KeyId::parse)]
+    #[arg(long, value_name = "ID", value_parser = KeyId::parse, allow_hyphen_values = true)]
     key_id: Option<KeyId>,
     /// Every lease that the policies with this digest permitted.
-    #[arg(long, value_name = "DIGEST")]
+    #[arg(long, value_name = "DIGEST", allow_hyphen_values = true)]
     policy: Option<PolicyDigest>,
     /// Everything in the tenant, or over the root socket in all of them.
     #[arg(long)]

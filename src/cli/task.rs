@@ -72,7 +72,7 @@ struct Create {
     #[arg(long, value_name = "SECONDS")]
     lifetime_seconds: Option<u64>,
     /// The RFC 7638 thumbprint of the agent's key. Without it a one-time claim is answered with, for the agent.
-    #[arg(long, value_name = "THUMBPRINT")]
+    #[arg(long, value_name = "THUMBPRINT", allow_hyphen_values = true)]
     holder_key_thumbprint: Option<Thumbprint>,
     /// Put the claim into this file, for its owner alone, and not into the answer.
     #[arg(long, value_name = "FILE", conflicts_with = "holder_key_thumbprint")]
@@ -107,7 +107,7 @@ struct Delegate {
     #[command(flatten)]
     holder: Holder,
     /// The RFC 7638 thumbprint of the other agent's key. Without it a one-time claim is answered with, for that agent.
-    #[arg(long, value_name = "THUMBPRINT")]
+    #[arg(long, value_name = "THUMBPRINT", allow_hyphen_values = true)]
     holder_key_thumbprint: Option<Thumbprint>,
     /// Put the claim into this file, for its owner alone, and not into the answer.
     #[arg(long, value_name = "FILE", conflicts_with = "holder_key_thumbprint")]
