@@ -64,7 +64,10 @@ async fn u1_no_method_tells_a_stranger_more_than_that_it_is_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn u1_bytes_that_are_no_message_are_refused_and_recorded_by_every_method() {
-    let world = World::start();
+    let world = World::with(|config, _| {
+        let limits = toml::toml! { malformed_recorded_per_minute_max = 1000 };
+        config.insert("limits".to_owned(), limits.into());
+    });
     let task = world.open_task(world.create("open")).await;
     let client = world.client(AGENT).await;
     let large = framed(&[&[0x0a, 0x81, 0x80, 4][..], &[b'a'; 65_537]].concat());
