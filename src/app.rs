@@ -312,7 +312,7 @@ const fn authority_sequence(authority: &CaKey) -> u64 {
 fn gauges(broker: &Arc<Broker>) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
     let broker = Arc::clone(broker);
     Arc::new(move |metrics| {
-        metrics.set_durable_revision(broker.table.journal().head().durable.0);
+        metrics.set_durable_revision(broker.table.journal().progress().durable().0);
         metrics.set_live_leases(broker.leases_live());
         metrics.set_locks_in_force(broker.locks_in_force());
         metrics.set_streams_open("revocations", broker.streams.len());

@@ -101,7 +101,7 @@ impl Bookmarks {
         // 2. One statement for all of them.
         let tree = Tree::over(nonces.iter().map(|(nonce, _)| nonce.as_bytes()));
         let (Some(tree), Ok(nonce_count)) = (tree, u32::try_from(nonces.len())) else { return Ok(0) };
-        let cursor = Cursor { incarnation: table.journal().head().incarnation, revision };
+        let cursor = Cursor { incarnation: table.journal().incarnation(), revision };
         let (chain, judge_time) = (*chain.as_bytes(), judge());
         let statement = Statement { cursor, chain, judge_time, root: tree.root() };
         let signature = self.key.sign(&statement, &self.rng)?;

@@ -68,7 +68,7 @@ pub(super) async fn keep_snapshot(journal: &Arc<Sqlite>, state: &State, now: Now
     let revision = state.revision;
     let fact = Fact::SnapshotTaken { revision, digest: State::digest(&snapshot) };
     let envelope = Envelope {
-        incarnation: journal.head().incarnation,
+        incarnation: journal.incarnation(),
         at: now,
         tenant: None,
         tree: None,

@@ -97,7 +97,7 @@ impl Broker {
 
         // 2. What is durable now is looked at in order, a bounded part of it at once, so that a filter that matches
         //    nothing keeps nobody from the journal.
-        let end = journal.head().durable;
+        let end = journal.progress().durable();
         let turn = self.list_turn(caller).await?;
         let mut page = EventPage { events: Vec::new(), next: None };
         let (mut seen, mut bytes) = (filter.after, 0_usize);

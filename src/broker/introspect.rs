@@ -35,11 +35,11 @@ impl Broker {
         let now = self.clock.now();
         let who = self.facts_of(caller, &self.table.in_force(), now)?;
         // INVARIANT: read before the tree is, so that the answer contains it.
-        let head = self.table.journal().head();
-        if min_revision.is_some_and(|wanted| wanted > head.durable) && !sabotage::on("min_revision_ignored") {
+        let known = self.table.journal().progress().durable();
+        if min_revision.is_some_and(|wanted| wanted > known) && !sabotage::on("min_revision_ignored") {
             return Err(Refusal::unavailable("revision_not_reached"));
         }
-        let inactive = Introspection { active: None, revision: head.durable };
+        let inactive = Introspection { active: None, revision: known };
 
         // 2. The token is ours: one that was signed here, byte for byte, or one with our signature.
         let verified = || task_token::authenticate(token, &self.keys, &self.issuer).ok();
@@ -67,7 +67,7 @@ impl Broker {
                     self.settle(lease.task.root()).await?;
                 }
                 // What was durable before the look is contained in it.
-                Ok(Introspection { active, revision: head.durable })
+                Ok(Introspection { active, revision: known })
             }
         }
     }

@@ -278,7 +278,7 @@ impl Broker {
         request_id: Option<&RequestId>,
     ) -> Envelope {
         Envelope {
-            incarnation: self.table.journal().head().incarnation,
+            incarnation: self.table.journal().incarnation(),
             at: now,
             tenant: who.map(|facts| facts.tenant.clone()),
             tree,

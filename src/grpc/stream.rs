@@ -220,7 +220,7 @@ impl<S: Source> Telling<S> {
 
     /// What the reader has not read yet was told all the same: it stands before this.
     fn too_slow(&self) -> Refusal {
-        let (incarnation, told) = (self.door.broker.table.journal().head().incarnation, self.told);
+        let (incarnation, told) = (self.door.broker.table.journal().incarnation(), self.told);
         let text = format!("the reader is too slow: it was told up to {}:{told}", incarnation.0);
         Refusal::new(Kind::Exhausted, "reader_too_slow", text)
     }

@@ -47,6 +47,9 @@ pub trait Journal: Send + Sync {
     /// Where the journal stands.
     fn head(&self) -> Head;
 
+    /// The life of this journal, which never changes: asked for at each record, so no lock is taken for it.
+    fn incarnation(&self) -> Incarnation;
+
     /// The newest durable record's place in the chain, as one pair: what a signed statement of the head says. It is
     /// never behind [`Head::durable`] as somebody has seen it before.
     fn durable_head(&self) -> Link {

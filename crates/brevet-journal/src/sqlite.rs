@@ -159,6 +159,10 @@ impl Journal for Sqlite {
         self.shared.append(entry, fold)
     }
 
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     fn head(&self) -> Head {
         let order = self.shared.order();
         Head {

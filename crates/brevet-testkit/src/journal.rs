@@ -163,6 +163,10 @@ impl Journal for Memory {
         Ok(ticket)
     }
 
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     fn head(&self) -> Head {
         let state = self.state();
         Head {
