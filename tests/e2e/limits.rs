@@ -242,3 +242,21 @@ fn unrecorded(journal: &[Written], class: DenialClass) -> u64 {
         })
         .sum()
 }
+
+/// However large: the answer comes before the client has sent it all, and is not lost for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_a_message_of_any_size_is_refused_as_too_large_and_the_connection_lives_on() {
+    let world = World::start();
+    let orchestrator = world.client(ORCHESTRATOR).await;
+    for bytes in [65_537, 100_000, 1 << 20, 8 << 20] {
+        let request = v1::CreateTaskRequest { purpose: "x".repeat(bytes), ..world.create("large") };
+        let answer = orchestrator.broker.tasks().create_task(request).await;
+        orchestrator.answer("CreateTask", None, answer).refused(Code::ResourceExhausted, "message_too_large");
+    }
+    world.open_task(world.create("open")).await;
+    let root = world.root().await;
+    let lock = v1::CreateLockRequest { message: "x".repeat(1 << 20), ..v1::CreateLockRequest::default() };
+    root.create_lock(lock).await.refused(Code::ResourceExhausted, "message_too_large");
+    drop((orchestrator, root));
+    world.finish();
+}

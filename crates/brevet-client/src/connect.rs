@@ -26,9 +26,6 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 use zeroize::Zeroize;
 
-/// How much longer a record may be than the request that it records.
-const EVENT_BYTES_PER_REQUEST_BYTE: usize = 16;
-
 /// Why there is no connection.
 #[derive(Debug, Error)]
 pub enum ConnectError {
@@ -137,9 +134,8 @@ pub struct Settings {
     pub keep_alive_interval: Duration,
     /// How long the broker may leave a ping unanswered before the connection is given up.
     pub keep_alive_timeout: Duration,
-    /// The longest request, in bytes. A broker takes no longer ones than 64 KiB by default.
-    pub request_bytes_max: usize,
-    /// The longest answer, in bytes. It is above a request's, since a token holds its scope once more, encoded.
+    /// The longest answer, in bytes: a record of the audit log repeats what was asked for several times, and a message of
+    /// the stream of revocations has up to 4,096 endings.
     pub answer_bytes_max: usize,
     /// What the validity of the broker's certificate is judged by: the system's clock by default.
     pub time: Arc<dyn TimeProvider>,
@@ -152,8 +148,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(10),
             keep_alive_interval: Duration::from_secs(20),
             keep_alive_timeout: Duration::from_secs(10),
-            request_bytes_max: 64 * 1024,
-            answer_bytes_max: 256 * 1024,
+            answer_bytes_max: 1024 * 1024,
             time: Arc::new(DefaultTimeProvider),
         }
     }
@@ -163,7 +158,6 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct Broker {
     channel: Channel,
-    request_bytes_max: usize,
     answer_bytes_max: usize,
 }
 
@@ -173,7 +167,6 @@ macro_rules! stub {
         #[must_use]
         pub fn $name(&self) -> $stub<Channel> {
             $stub::new(self.channel.clone())
-                .max_encoding_message_size(self.request_bytes_max)
                 .max_decoding_message_size(self.answer_bytes_max)
         }
     };
@@ -202,18 +195,13 @@ impl Broker {
     );
 
     const fn over(channel: Channel, settings: &Settings) -> Self {
-        let Settings { request_bytes_max, answer_bytes_max, .. } = *settings;
-        Self { channel, request_bytes_max, answer_bytes_max }
+        Self { channel, answer_bytes_max: settings.answer_bytes_max }
     }
 
-    /// The audit service. A record repeats what was asked for, so it may be longer than other answers are.
-    #[must_use]
-    pub fn audit(&self) -> AuditServiceClient<Channel> {
-        let event_bytes_max = self.request_bytes_max.saturating_mul(EVENT_BYTES_PER_REQUEST_BYTE);
-        AuditServiceClient::new(self.channel.clone())
-            .max_encoding_message_size(self.request_bytes_max)
-            .max_decoding_message_size(event_bytes_max.max(self.answer_bytes_max))
-    }
+    stub!(
+        /// The audit service.
+        audit, AuditServiceClient
+    );
 
     /// The connection itself, for services with stubs of their own, such as health and reflection.
     #[must_use]

@@ -98,6 +98,8 @@ mod tests {
         };
         let all =
             Endings { revision: Revision(u64::MAX), endings: vec![ending; ENDINGS_TOLD_MAX], more: true };
-        assert!(told(Told::Endings(all)).encoded_len() < ENDINGS_TOLD_MAX * ENDING_BYTES_MAX);
+        let bytes_max = ENDINGS_TOLD_MAX * ENDING_BYTES_MAX;
+        assert!(told(Told::Endings(all)).encoded_len() < bytes_max);
+        assert!(bytes_max <= brevet_client::Settings::default().answer_bytes_max, "who watches reads it");
     }
 }
