@@ -98,7 +98,7 @@ impl Broker {
         // 2. What is durable now is looked at in order, a bounded part of it at once, so that a filter that matches
         //    nothing keeps nobody from the journal.
         let end = journal.progress().durable();
-        let turn = self.list_turn(caller).await?;
+        let turn = self.list_turn(caller, &view.tenant).await?;
         let mut page = EventPage { events: Vec::new(), next: None };
         let (mut seen, mut bytes) = (filter.after, 0_usize);
         let mut left = usize::try_from(self.limits.events_looked_at_max.get()).unwrap_or(usize::MAX);

@@ -92,7 +92,7 @@ impl Broker {
             self.operate(caller, OperatorCall::ListLeases, selector, &self.table.in_force(), now)?;
 
         // 2. Which leases: that walks every tree, so only few do it at once, and none on a thread that serves calls.
-        let turn = self.list_turn(caller).await?;
+        let turn = self.list_turn(caller, &who.tenant).await?;
         let mut first = First::new(filter.limit);
         let walked = tokio::task::block_in_place(|| {
             self.table.read_all(|ledger, in_force| {
@@ -165,7 +165,7 @@ impl Broker {
         let now = self.clock.now();
         let (who, _) =
             self.operate(caller, OperatorCall::RevokeLeases, Some(selector), &self.table.in_force(), now)?;
-        let turn = self.list_turn(caller).await?;
+        let turn = self.list_turn(caller, &who.tenant).await?;
         let mut first = First::new(NAMED_MAX);
         let counted = tokio::task::block_in_place(|| {
             self.table.read_all(|ledger, InForce { control, .. }| {

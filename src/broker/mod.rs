@@ -43,7 +43,7 @@ use brevet_mint::state_key::StateKey;
 use brevet_policy::Denial;
 use ring::rand::SystemRandom;
 use serde::Serialize;
-use tokio::sync::{Mutex, Notify, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Notify};
 
 pub use self::audit::{AuditView, Event, EventFilter, EventPage, EventTail};
 pub use self::budget::MinuteBudget;
@@ -68,7 +68,7 @@ use crate::known_tokens::KnownTokens;
 use crate::metrics::Metrics;
 use crate::shares::{Share, Shares};
 use crate::table::{InForce, Table, Undurable};
-use crate::turns::Turns;
+use crate::turns::{Turn, Turns};
 
 /// What a broker is made of.
 pub struct Parts {
@@ -110,7 +110,7 @@ pub struct Broker {
     /// Lists that callers have made or wait for.
     pub lists: Arc<Shares>,
     /// Turns to make a list: each walks every tree.
-    pub list_turns: Semaphore,
+    pub list_turns: Turns,
     /// Turns to find by a walk over every tree what a stream has to tell. They are others, so that no list keeps a
     /// verifier waiting.
     pub walk_turns: Turns,
@@ -148,7 +148,7 @@ impl Broker {
                 limits.denials_recorded_per_minute_max,
             ),
             lists: Shares::new(limits.lists_of_callers()),
-            list_turns: Semaphore::new(limits.lists()),
+            list_turns: limits.lists(),
             walk_turns: limits.watch_walks(),
             reaping: Mutex::new(()),
             unswept: Notify::new(),
@@ -206,9 +206,9 @@ impl Broker {
     }
 
     /// A caller's turn to make a list, for as long as it is held. Nobody waits for more of them than its share.
-    async fn list_turn(&self, caller: &Caller) -> Result<(SemaphorePermit<'_>, Share), Refusal> {
+    async fn list_turn(&self, caller: &Caller, tenant: &TenantName) -> Result<(Turn<'_>, Share), Refusal> {
         let share = self.lists.take(caller.spiffe_id())?;
-        let turn = self.list_turns.acquire().await.map_err(|_| Refusal::unavailable("stopping"))?;
+        let turn = self.list_turns.take(tenant).await.map_err(|_| Refusal::unavailable("stopping"))?;
         Ok((turn, share))
     }
 

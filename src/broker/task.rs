@@ -206,7 +206,7 @@ impl Broker {
         let who = self.facts_of(caller, &self.table.in_force(), now)?;
 
         // 1. Which tasks. That walks every tree, so only few do it at once, and none on a thread that serves calls.
-        let turn = self.list_turn(caller).await?;
+        let turn = self.list_turn(caller, &who.tenant).await?;
         let found = tokio::task::block_in_place(|| {
             self.table.read_all(|ledger, in_force| {
                 let found: Vec<TaskId> = ledger

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use brevet_core::fact::{DenialClass, DeniedOperation, Fact, LeaseOutcome, Outcome, ReasonCode};
 use brevet_core::id::TaskId;
+use brevet_core::name::TenantName;
 use brevet_core::record;
 use brevet_core::state::State;
 
@@ -202,9 +203,12 @@ async fn nobody_makes_more_lists_at_once_than_its_share_and_no_stream_waits_for_
         let all = TaskFilter { limit: 9, ..TaskFilter::default() };
         async move { broker.list_tasks(&caller, all).await }
     };
-    // Every turn is taken, so that whoever comes has to wait.
+    // Every turn of the tenant is taken, so that whoever comes has to wait.
     let limits = &sample.broker.limits;
-    let turns = sample.broker.list_turns.acquire_many(limits.lists_max.get()).await.unwrap();
+    let mut turns = Vec::new();
+    for _ in 0..limits.lists_per_tenant_max.get() {
+        turns.push(sample.broker.list_turns.take(&TenantName::default()).await.unwrap());
+    }
     let share = usize::try_from(limits.lists_per_caller_max.get()).unwrap();
     let mut waiting: Vec<_> = (0..share).map(|_| tokio::spawn(list(X_SERVER))).collect();
     while sample.broker.lists.len() < share {

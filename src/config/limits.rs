@@ -68,6 +68,8 @@ pub struct Limits {
     pub strangers_recorded_per_minute_max: NonZeroU32,
     /// Lists made at once; others wait.
     pub lists_max: NonZeroU32,
+    /// As many for one tenant.
+    pub lists_per_tenant_max: NonZeroU32,
     /// Lists that one caller may have made or wait for at once.
     pub lists_per_caller_max: NonZeroU32,
     /// DPoP proofs remembered, so that none is taken twice.
@@ -114,7 +116,8 @@ impl Default for Limits {
             denials_recorded_per_minute_max: defaults::small(300),
             malformed_recorded_per_minute_max: defaults::small(60),
             strangers_recorded_per_minute_max: defaults::small(60),
-            lists_max: defaults::small(2),
+            lists_max: defaults::small(4),
+            lists_per_tenant_max: defaults::small(2),
             lists_per_caller_max: defaults::small(4),
             proofs_remembered_max: defaults::small(100_000),
             proofs_remembered_per_caller_max: defaults::small(5_000),
@@ -216,10 +219,10 @@ impl Limits {
         ShareLimits { what: "lists", all: None, per_caller }
     }
 
-    /// How many lists are made at once.
+    /// The turns at making lists.
     #[must_use]
-    pub fn lists(&self) -> usize {
-        count(self.lists_max)
+    pub fn lists(&self) -> Turns {
+        Turns::new(count(self.lists_max), count(self.lists_per_tenant_max))
     }
 
     /// The turns of streams that are told from a walk.
