@@ -11,7 +11,7 @@ use std::time::Duration;
 use brevet_core::time::Now;
 use tracing::warn;
 
-use crate::broker::{Broker, Queued};
+use crate::broker::{Broker, QueuedRecords};
 
 /// When an expiry that could not be recorded is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -46,11 +46,21 @@ pub enum Reaped {
     InPart,
 }
 
-/// Records everything that has run out by now.
+/// The same as [`run_once`], whether or not whoever waits for it stays: what it has taken from the queue of deadlines is
+/// looked at by nobody else.
+pub async fn run_apart(broker: &Arc<Broker>) {
+    let broker = Arc::clone(broker);
+    let reaping = tokio::spawn(async move { run_once(&broker, broker.clock.now()).await });
+    if reaping.await.is_err() {
+        warn!("what has run out could not be recorded");
+    }
+}
+
+/// Records everything that has run out by now. Not to be dropped before it is over: see [`run_apart`].
 pub async fn run_once(broker: &Broker, now: Now) -> Reaped {
     let _turn = broker.reaping.lock().await;
     let mut reaped = Reaped::All;
-    let mut queued = Queued::default();
+    let mut queued = QueuedRecords::default();
     for root in broker.table.deadlines().take(now.judge) {
         if let Err(problem) = broker.expire(root, now.judge, &mut queued).await {
             // It is dead all the same; only the record of it comes later.

@@ -423,7 +423,8 @@ impl Table {
         fact: &Fact,
         evidence: Option<&Evidence>,
     ) -> Result<Undurable<()>, AppendError> {
-        let kind = if matches!(fact, Fact::Denied { .. }) { Kind::Denial } else { Kind::Note };
+        let is_denial = matches!(fact, Fact::Denied { .. } | Fact::DenialsUnrecorded { .. });
+        let kind = if is_denial { Kind::Denial } else { Kind::Note };
         let body = record::encode(envelope, fact, evidence).map_err(|_| AppendError::Sealed)?;
         let entry = Entry { kind, grows: false, body };
         let ticket = self.journal.append(entry, &mut |_| {})?;

@@ -136,7 +136,7 @@ impl Broker {
         let mut decided = self.decide(|| self.try_issue(caller, &ask, body, &possession));
         if matches!(&decided, Err(refusal) if refusal.reason.as_str() == LEASES_LIMIT) {
             // What has run out takes no room from what is to come.
-            reaper::run_once(self, self.clock.now()).await;
+            reaper::run_apart(self).await;
             decided = self.decide(|| self.try_issue(caller, &ask, body, &possession));
         }
         match decided {

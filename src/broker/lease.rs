@@ -15,8 +15,8 @@ use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::terms::Terms;
 use brevet_core::time::Timestamp;
 
+use super::ending::QueuedRecords;
 use super::pending::Pending;
-use super::sweep::Queued;
 use super::{Broker, Refusal};
 use crate::metrics::DecisionOutcome;
 use crate::table::InForce;
@@ -191,7 +191,7 @@ impl Broker {
     ) -> Result<Revoked, Refusal> {
         // What is issued meanwhile is not meant, so that an agent which goes on asking does not keep this going.
         let newest = self.table.journal().head().newest;
-        let mut queued = Queued::default();
+        let mut queued = QueuedRecords::default();
         let mut revoked = self.table.read_control(|_| (0, Vec::new()));
         for root in self.table.roots(Some(&who.tenant)) {
             let mut pending = Pending::default();

@@ -129,7 +129,8 @@ impl Broker {
             };
         }
 
-        // 3. One tenant's locks leave room for another's, and no number of them stops root.
+        // 3. One tenant's locks leave room for another's, and no number of them stops root. Those that are lifted before
+        //    they are swept are still matched, and as many of them again may wait for that.
         let past = in_force.control.past().values().filter(|_| sabotage::on("past_locks_count"));
         let of_tenant = in_force
             .control
@@ -140,6 +141,12 @@ impl Broker {
             .filter(|record| record.lock.tenant.as_ref() == tenant);
         if tenant.is_some() && of_tenant.count() >= self.limits.locks_max() {
             let text = "the tenant has as many locks as it may: lift some";
+            return Err(Refusal::new(Kind::Exhausted, "locks_max", text));
+        }
+        let of_tenant =
+            in_force.control.locks().values().filter(|record| record.lock.tenant.as_ref() == tenant);
+        if tenant.is_some() && of_tenant.count() >= self.limits.locks_max().saturating_mul(2) {
+            let text = "too many of the tenant's locks are not swept yet: try again later";
             return Err(Refusal::new(Kind::Exhausted, "locks_max", text));
         }
 

@@ -7,6 +7,7 @@ mod credential;
 mod delegation;
 mod delivery;
 mod denials;
+mod ending;
 mod introspect;
 mod lease;
 mod lock;
@@ -52,12 +53,12 @@ pub use self::credential::{CredentialAsk, Possession, Wanted};
 pub use self::delegation::DelegationAsk;
 pub use self::delivery::{Issued, Undelivered};
 pub use self::denials::Denials;
+pub(crate) use self::ending::QueuedRecords;
 pub use self::introspect::Introspection;
 pub use self::lease::{LeaseFilter, LeaseState, LeaseView, Revoked};
 pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
 use self::pending::Pending;
 pub use self::refusal::{Kind, Refusal};
-pub(crate) use self::sweep::Queued;
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
 pub use self::watch::{ENDINGS_TOLD_MAX, Told, Watch, WatchAsk};
 use crate::bookmarks::Bookmarks;
@@ -247,7 +248,7 @@ impl Broker {
         &self,
         root: RootTaskId,
         judge: Timestamp,
-        queued: &mut Queued,
+        queued: &mut QueuedRecords,
     ) -> Result<Undurable<()>, Refusal> {
         let mut pending = Pending::default();
         let due = |ledger: &Ledger, _: &InForce| pending.next(ledger, || ledger.expire(judge));
@@ -257,7 +258,7 @@ impl Broker {
     /// Before anyone is told that something in a tree has run out, the journal has it: then no clock can bring it
     /// back (invariant C3).
     async fn settle(&self, root: RootTaskId) -> Result<(), Refusal> {
-        let expired = self.expire(root, self.clock.now().judge, &mut Queued::default()).await?;
+        let expired = self.expire(root, self.clock.now().judge, &mut QueuedRecords::default()).await?;
         Ok(self.table.durable(expired).await?)
     }
 

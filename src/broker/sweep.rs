@@ -17,26 +17,17 @@ use brevet_core::id::RootTaskId;
 use brevet_core::ledger::Ledger;
 use brevet_core::lock::{LockRecord, Swept};
 use brevet_core::name::TenantName;
-use brevet_core::proof::Evidence;
-use brevet_core::request::CallerFacts;
 use brevet_core::sabotage;
 use tokio::task::{self, JoinSet};
 use tracing::{info, warn};
 
+use super::ending::QueuedRecords;
 use super::pending::Pending;
-use super::{Broker, Kind, Refusal};
+use super::{Broker, Refusal};
 use crate::table::{InForce, Undurable};
 
 /// When a sweep that did not get through is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// So many records are queued before whoever goes through the trees waits for the disk, so that the queue is never
-/// full of them when a call needs it.
-const QUEUED_MAX: usize = 64;
-
-/// How many records are queued that nobody has waited for yet.
-#[derive(Debug, Default)]
-pub(crate) struct Queued(usize);
 
 /// The sweeps that run.
 #[derive(Debug, Default)]
@@ -82,8 +73,9 @@ impl Broker {
                 true => 1,
                 false => self.limits.lock_sweeps_max(),
             };
-            if sweeps.running.len() >= max {
-                return;
+            // What stops all tenants waits for none of them.
+            if sweeps.running.len() >= max && tenant.is_some() {
+                continue;
             }
             if sweeps.tenants.values().any(|running| running == tenant) {
                 continue;
@@ -107,7 +99,7 @@ impl Broker {
     async fn sweep(&self, tenant: Option<&TenantName>, locks: &[LockRecord]) -> Result<(), Refusal> {
         // 1. Every tree that there was when the locks came, one after the other, and in each lock after lock, so that no
         //    tree is held for long.
-        let mut queued = Queued::default();
+        let mut queued = QueuedRecords::default();
         let mut totals = vec![Swept::default(); locks.len()];
         let mut told = self.table.read_control(|_| ());
         for root in self.table.roots(tenant) {
@@ -129,7 +121,7 @@ impl Broker {
                 Ok(self.table.control(&envelope, None, basis, &fact, None)?)
             })?;
             self.table.durable(recorded).await?;
-            info!(lock = %lock.lock.id, tasks, leases, "a lock is swept");
+            info!(lock = %lock.lock.id, tenant = tenant.map(TenantName::as_str), tasks, leases, "a lock is swept");
         }
         Ok(())
     }
@@ -140,7 +132,7 @@ impl Broker {
         &self,
         root: RootTaskId,
         lock: &LockRecord,
-        queued: &mut Queued,
+        queued: &mut QueuedRecords,
     ) -> Result<Undurable<Swept>, Refusal> {
         let mut pending = Pending::default();
         let killed = |ledger: &Ledger, _: &InForce| {
@@ -150,62 +142,6 @@ impl Broker {
         let swept = self.table.read(root, |ledger, _| ledger.swept(lock));
         let none = || self.table.read_control(|_| Swept::default());
         Ok(ended.and(swept.unwrap_or_else(none), |_, swept| swept))
-    }
-
-    /// Commits what `next` finds to end in a tree, one fact after the other, until it finds nothing. The tree is held for
-    /// one commit at a time. A tree that is forgotten meanwhile had nothing left to end.
-    pub(super) async fn end_each(
-        &self,
-        root: RootTaskId,
-        by: Option<(&CallerFacts, &Evidence)>,
-        queued: &mut Queued,
-        mut next: impl FnMut(&Ledger, &InForce) -> Option<Fact>,
-    ) -> Result<Undurable<Vec<Fact>>, Refusal> {
-        let tenant = self.table.view(root, |ledger| ledger.tenant().clone());
-        let mut ended = Vec::new();
-        loop {
-            let who = by.map(|(who, _)| who);
-            let mut found = None;
-            let committed = self.decide(|| {
-                let now = self.clock.now();
-                let envelope =
-                    Envelope { tenant: tenant.clone(), ..self.envelope(now, who, Some(root), None) };
-                let evidence = by.map(|(_, evidence)| evidence);
-                let committed = self.table.commit(root, &envelope, evidence, |ledger, in_force| {
-                    found = next(ledger, in_force);
-                    Ok::<_, Infallible>((found.clone(), ()))
-                });
-                Ok(committed?)
-            });
-            let committed = match committed {
-                Err(Refusal { kind: Kind::NotFound, .. }) => return Ok(self.table.read_control(|_| ended)),
-                committed => committed?,
-            };
-            let Some(fact) = found else { return Ok(committed.map(|()| ended)) };
-            self.count_ended(&fact);
-            ended.push(fact);
-            queued.0 = queued.0.saturating_add(1);
-            if queued.0 >= QUEUED_MAX {
-                self.table.durable(committed).await?;
-                queued.0 = 0;
-            }
-        }
-    }
-
-    fn count_ended(&self, fact: &Fact) {
-        let (kind, outcome, since, count) = match fact {
-            Fact::TaskEnded { outcome, since, .. } => ("task", outcome.as_str(), since, 1),
-            Fact::LeasesEnded { leases, outcome, since, .. } => {
-                let count = u64::try_from(leases.len()).unwrap_or(u64::MAX);
-                ("lease", outcome.as_str(), since, count)
-            }
-            _ => return,
-        };
-        self.metrics.ended(kind, outcome, count);
-        // What had taken effect before it is recorded, a lock had done.
-        if since.is_some() {
-            self.metrics.locked(kind, count);
-        }
     }
 }
 

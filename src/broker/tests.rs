@@ -9,7 +9,9 @@ use brevet_core::fact::{DenialClass, DeniedOperation, Fact, LeaseOutcome, Outcom
 use brevet_core::id::TaskId;
 use brevet_core::name::TenantName;
 use brevet_core::record;
+use brevet_core::revision::Revision;
 use brevet_core::state::State;
+use brevet_journal::Journal;
 
 use self::fixture::{AGENT_A, Fault, KEPT, ORCHESTRATOR, World, at_noon, task_ask, token_ask};
 use super::sample::{Sample, X_SERVER, XY_SERVER};
@@ -120,6 +122,36 @@ async fn l11_what_has_run_out_gives_room_at_once() {
         world.issue(task, &format!("again-{number}")).await.unwrap();
     }
     assert_eq!(world.issue(task, "full").await.unwrap_err().kind, Kind::Exhausted);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l11_who_goes_while_room_is_made_leaves_nothing_that_ran_out_unrecorded() {
+    let world = World::new(Fault::None);
+    let task = world.open("request").await;
+    for number in 0..fixture::LEASES_MAX {
+        world.issue(task, &format!("lease-{number}")).await.unwrap();
+    }
+    // More than are queued before the journal is waited for.
+    let short = 100;
+    for number in 0..short {
+        let ask = super::TaskAsk {
+            lifetime: Some(Duration::from_secs(60)),
+            ..task_ask(&format!("short-{number}"))
+        };
+        world.broker.create_task(&world.caller(ORCHESTRATOR), ask).await.unwrap();
+    }
+    world.source.elapse(HOUR / 6);
+    world.journal.hold();
+    let newest = world.journal.head().newest;
+    tokio::select! {
+        biased;
+        () = async { while world.journal.head().newest < Revision(newest.0 + 64) { tokio::task::yield_now().await } } => {}
+        _issued = world.issue(task, "gone") => panic!("it waits for the journal"),
+    }
+    world.journal.release();
+    reaper::run_once(&world.broker, world.broker.clock.now()).await;
+    let expired = |fact: &Fact| matches!(fact, Fact::TaskEnded { outcome: Outcome::Expired, .. });
+    assert_eq!(world.facts().iter().filter(|fact| expired(fact)).count(), short);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

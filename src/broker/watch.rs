@@ -161,8 +161,7 @@ impl Broker {
         }
         let audiences = if asked.is_empty() { enforced } else { asked.clone() };
         let control = in_force.control.revision();
-        let configured =
-            if sabotage::on("tenants_hold_each_other_up") { control } else { in_force.configured };
+        let configured = if sabotage::on("locks_begin_streams_anew") { control } else { in_force.configured };
         Ok(Authority { tenant: who.tenant, audiences, control, configured })
     }
 

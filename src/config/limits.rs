@@ -196,7 +196,7 @@ impl Limits {
     #[must_use]
     pub fn watch_streams(&self) -> ShareLimits {
         ShareLimits {
-            what: "streams",
+            what: "streams of revocations",
             all: Some(("watch_streams_max", count(self.watch_streams_max))),
             per_caller: ("watch_streams_per_caller_max", count(self.watch_streams_per_caller_max)),
         }
@@ -206,7 +206,7 @@ impl Limits {
     #[must_use]
     pub fn audit_streams(&self) -> ShareLimits {
         ShareLimits {
-            what: "streams",
+            what: "streams of the audit log",
             all: Some(("audit_streams_max", count(self.audit_streams_max))),
             per_caller: ("audit_streams_per_caller_max", count(self.audit_streams_per_caller_max)),
         }

@@ -51,6 +51,7 @@ pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, n
 }
 
 struct Unread {
+    kind: Kind,
     code: Code,
     reason: &'static str,
     text: &'static str,
@@ -60,7 +61,8 @@ struct Unread {
 /// a client that speaks no gRPC does not take the refusal for a success.
 fn not_understood(request: &Request) -> Option<(StatusCode, Unread)> {
     let header = |name: &str| request.headers().get(name).map(HeaderValue::as_bytes);
-    let refused = |http, code, reason, text| Some((http, Unread { code, reason, text }));
+    let kind = Kind::Invalid;
+    let refused = |http, code, reason, text| Some((http, Unread { kind, code, reason, text }));
     if request.method() != Method::POST {
         let (http, text) = (StatusCode::METHOD_NOT_ALLOWED, "every method of gRPC is a POST");
         return refused(http, Code::InvalidArgument, "http_method_unsupported", text);
@@ -89,18 +91,21 @@ fn refused_unread(response: &Response) -> Option<Unread> {
     if !status.details().is_empty() {
         return None;
     }
-    let unread = |code, reason, text| Some(Unread { code, reason, text });
+    let unread = |kind, code, reason, text| Some(Unread { kind, code, reason, text });
     match status.code() {
         Code::OutOfRange | Code::ResourceExhausted => {
-            unread(Code::ResourceExhausted, "message_too_large", "the message is too large")
+            unread(Kind::Invalid, Code::ResourceExhausted, "message_too_large", "the message is too large")
         }
         Code::Internal | Code::Unknown | Code::InvalidArgument => {
-            unread(Code::InvalidArgument, "message_malformed", "the message cannot be read")
+            unread(Kind::Invalid, Code::InvalidArgument, "message_malformed", "the message cannot be read")
         }
+        // That is the broker's slowness, and no rubbish of the caller's.
         Code::DeadlineExceeded => {
-            unread(Code::DeadlineExceeded, "deadline_exceeded", "the call took too long")
+            unread(Kind::Unavailable, Code::DeadlineExceeded, "deadline_exceeded", "the call took too long")
         }
-        Code::Unimplemented => unread(Code::Unimplemented, "unimplemented", "there is no such method"),
+        Code::Unimplemented => {
+            unread(Kind::Invalid, Code::Unimplemented, "unimplemented", "there is no such method")
+        }
         _ => None,
     }
 }
@@ -121,7 +126,7 @@ impl Who {
 }
 
 fn refuse(door: &Door, who: &Who, method: &str, unread: &Unread) -> Status {
-    let refusal = Refusal::new(Kind::Invalid, unread.reason, unread.text);
+    let refusal = Refusal::new(unread.kind, unread.reason, unread.text);
     let recorded = match who {
         Who::Root { uid } => door.broker.refuse_root(*uid, method, &refusal),
         Who::Peer(peer) => {

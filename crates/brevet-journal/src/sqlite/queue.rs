@@ -158,8 +158,8 @@ impl Shared {
     /// Waits for work, for a time, and takes all of it.
     ///
     /// Those who were answered together tend to come back together, and a few more with them: they are waited for as long
-    /// as they keep coming, the longer the more they were. If they do not come, the commit holds fewer, and the next one
-    /// waits for fewer. A single caller never waits.
+    /// as they keep coming, for each longer the more they were, up to a part of the commit window. If they do not come, the
+    /// commit holds fewer, and the next one waits for fewer. A single caller never waits.
     pub(crate) fn turn(&self, last_batch: usize, rest: Duration) -> Turn {
         let mut queue = self.sleep(self.queue(), 1, rest);
         let returning = u32::try_from(last_batch).unwrap_or(GATHERED_MAX).min(GATHERED_MAX);
