@@ -160,8 +160,10 @@ fn commands_in_documents_exist() {
     assert!(tried > 10, "the documents show commands");
 }
 
-/// The arguments of `brevet`, if the line runs it; a variable stands for the name of some task.
+/// The arguments of `brevet`, if the line runs it, in a substitution too; a variable stands for the name of some task.
 fn brevet_command(line: &str) -> Option<Vec<String>> {
+    let line = line.split(" #").next()?.trim_end();
+    let line = line.strip_prefix("TASK=$(").and_then(|line| line.strip_suffix(')')).unwrap_or(line);
     let line = line
         .replace("cargo run --release -- ", "brevet ")
         .replace("$TASK", "tasks/00000000000000000000000000");

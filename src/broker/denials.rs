@@ -102,7 +102,11 @@ impl Broker {
                 Err(_) => Refusal::unavailable("denial_unrecorded"),
             }
         } else {
-            Refusal::new(Kind::Exhausted, limit, "refused, as was too much in this minute: try again in the next")
+            Refusal::new(
+                Kind::Exhausted,
+                limit,
+                "refused, as was too much in this minute: try again in the next",
+            )
         };
         self.metrics.denial_unrecorded();
         self.denials.miss(caller.spiffe_id().clone(), class, 1);
