@@ -1,5 +1,8 @@
 //! Ending what was found in a tree, fact after fact, by whatever found it: the sweep of a lock, a deadline, an operator.
+//!
+//! A tree is searched once for all of its endings and once more at the end, and not for each: a wide one has thousands.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 
 use brevet_core::fact::{Envelope, Fact};
@@ -20,17 +23,17 @@ const QUEUED_MAX: usize = 64;
 pub(crate) struct QueuedRecords(usize);
 
 impl Broker {
-    /// Commits what `next` finds to end in a tree, one fact after the other, until it finds nothing. The tree is held for
+    /// Commits what `find` finds to end in a tree, one fact after the other, until it finds nothing. The tree is held for
     /// one commit at a time. A tree that is forgotten meanwhile had nothing left to end.
     pub(super) async fn end_each(
         &self,
         root: RootTaskId,
         by: Option<(&CallerFacts, &Evidence)>,
         queued: &mut QueuedRecords,
-        mut next: impl FnMut(&Ledger, &InForce) -> Option<Fact>,
+        mut find: impl FnMut(&Ledger, &InForce) -> Vec<Fact>,
     ) -> Result<Undurable<Vec<Fact>>, Refusal> {
         let tenant = self.table.view(root, |ledger| ledger.tenant().clone());
-        let mut ended = Vec::new();
+        let (mut ended, mut pending) = (Vec::new(), VecDeque::new());
         loop {
             let who = by.map(|(who, _)| who);
             let mut found = None;
@@ -40,7 +43,7 @@ impl Broker {
                     Envelope { tenant: tenant.clone(), ..self.envelope(now, who, Some(root), None) };
                 let evidence = by.map(|(_, evidence)| evidence);
                 let committed = self.table.commit(root, &envelope, evidence, |ledger, in_force| {
-                    found = next(ledger, in_force);
+                    found = next(&mut pending, ledger, || find(ledger, in_force));
                     Ok::<_, Infallible>((found.clone(), ()))
                 });
                 Ok(committed?)
@@ -75,4 +78,16 @@ impl Broker {
             self.metrics.locked(kind, count);
         }
     }
+}
+
+/// The next ending, as far as nothing has ended it meanwhile; once those that were found are over, of those that are
+/// found then. None if there are none.
+fn next(pending: &mut VecDeque<Fact>, ledger: &Ledger, find: impl FnOnce() -> Vec<Fact>) -> Option<Fact> {
+    while let Some(found) = pending.pop_front() {
+        if let Some(left) = ledger.left_of(found) {
+            return Some(left);
+        }
+    }
+    *pending = find().into();
+    pending.pop_front()
 }

@@ -16,7 +16,6 @@ use brevet_core::terms::Terms;
 use brevet_core::time::Timestamp;
 
 use super::ending::QueuedRecords;
-use super::pending::Pending;
 use super::{Broker, Refusal};
 use crate::metrics::DecisionOutcome;
 use crate::table::InForce;
@@ -194,13 +193,10 @@ impl Broker {
         let mut queued = QueuedRecords::default();
         let mut revoked = self.table.read_control(|_| (0, Vec::new()));
         for root in self.table.roots(Some(&who.tenant)) {
-            let mut pending = Pending::default();
             let matching = |ledger: &Ledger, in_force: &InForce| {
-                pending.next(ledger, || {
-                    let judge = self.clock.now().judge;
-                    let facts = ledger.end_matching(selector, reason, &in_force.control, judge);
-                    facts.into_iter().filter_map(|fact| issued_until(ledger, fact, newest)).collect()
-                })
+                let judge = self.clock.now().judge;
+                let facts = ledger.end_matching(selector, reason, &in_force.control, judge);
+                facts.into_iter().filter_map(|fact| issued_until(ledger, fact, newest)).collect()
             };
             let ended = self.end_each(root, Some((who, permit.evidence())), &mut queued, matching).await?;
             revoked = revoked.and(ended, |(count, first): (u64, Vec<LeaseId>), ended| {

@@ -11,7 +11,6 @@ mod ending;
 mod introspect;
 mod lease;
 mod lock;
-mod pending;
 mod refusal;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -57,7 +56,6 @@ pub(crate) use self::ending::QueuedRecords;
 pub use self::introspect::Introspection;
 pub use self::lease::{LeaseFilter, LeaseState, LeaseView, Revoked};
 pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
-use self::pending::Pending;
 pub use self::refusal::{Kind, Refusal};
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
 pub use self::watch::{ENDINGS_TOLD_MAX, Told, Watch, WatchAsk};
@@ -209,8 +207,7 @@ impl Broker {
     /// A caller's turn to make a list, for as long as it is held. Nobody waits for more of them than its share.
     async fn list_turn(&self, caller: &Caller, tenant: &TenantName) -> Result<(Turn<'_>, Share), Refusal> {
         let share = self.lists.take(caller.spiffe_id())?;
-        let turn = self.list_turns.take(tenant).await.map_err(|_| Refusal::unavailable("stopping"))?;
-        Ok((turn, share))
+        Ok((self.list_turns.take(tenant).await, share))
     }
 
     /// Completes when the daemon stops.
@@ -250,8 +247,7 @@ impl Broker {
         judge: Timestamp,
         queued: &mut QueuedRecords,
     ) -> Result<Undurable<()>, Refusal> {
-        let mut pending = Pending::default();
-        let due = |ledger: &Ledger, _: &InForce| pending.next(ledger, || ledger.expire(judge));
+        let due = |ledger: &Ledger, _: &InForce| ledger.expire(judge);
         Ok(self.end_each(root, None, queued, due).await?.map(drop))
     }
 

@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use brevet_core::fact::{DenialClass, DeniedOperation, Fact, LeaseOutcome, Outcome, ReasonCode};
 use brevet_core::id::TaskId;
-use brevet_core::name::TenantName;
+use brevet_core::lock::Selector;
+use brevet_core::name::{RequestId, TenantName};
 use brevet_core::record;
 use brevet_core::revision::Revision;
 use brevet_core::state::State;
 use brevet_journal::Journal;
 
-use self::fixture::{AGENT_A, Fault, KEPT, ORCHESTRATOR, World, at_noon, task_ask, token_ask};
+use self::fixture::{
+    AGENT_A, Fault, KEPT, LOCKS_MAX, OPERATOR, ORCHESTRATOR, World, at_noon, task_ask, token_ask,
+};
 use super::sample::{Sample, X_SERVER, XY_SERVER};
-use super::{Kind, Refusal, TaskFilter, WatchAsk};
+use super::{Kind, LockAsk, LockCaller, Refusal, TaskFilter, WatchAsk};
 use crate::reaper;
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -239,7 +242,7 @@ async fn nobody_makes_more_lists_at_once_than_its_share_and_no_stream_waits_for_
     let limits = &sample.broker.limits;
     let mut turns = Vec::new();
     for _ in 0..limits.lists_per_tenant_max.get() {
-        turns.push(sample.broker.list_turns.take(&TenantName::default()).await.unwrap());
+        turns.push(sample.broker.list_turns.take(&TenantName::default()).await);
     }
     let share = usize::try_from(limits.lists_per_caller_max.get()).unwrap();
     let mut waiting: Vec<_> = (0..share).map(|_| tokio::spawn(list(X_SERVER))).collect();
@@ -261,6 +264,30 @@ async fn nobody_makes_more_lists_at_once_than_its_share_and_no_stream_waits_for_
         list.await.unwrap().unwrap();
     }
     assert!(sample.broker.lists.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn locks_that_are_lifted_before_they_are_swept_are_bounded_too_but_for_root() {
+    let world = World::new(Fault::None);
+    let broker = &world.broker;
+    let operator = LockCaller::Operator(Arc::new(world.caller(OPERATOR)));
+    let ask = |request_id: &str| LockAsk {
+        request_id: RequestId::parse(request_id).unwrap(),
+        selector: Selector::Everything,
+        message: String::new(),
+        lifetime: None,
+    };
+    // Nobody sweeps here. What stops everything stops whoever would lift it, so that root does.
+    let root = LockCaller::Root { uid: 0 };
+    for number in 0..LOCKS_MAX * 2 {
+        let lock = broker.create_lock(&operator, ask(&format!("lock-{number}"))).await.unwrap();
+        broker.lift_lock(&root, lock.record.lock.id).await.unwrap();
+    }
+    let refused = broker.create_lock(&operator, ask("more")).await.unwrap_err();
+    assert_eq!((refused.kind, refused.reason.as_str()), (Kind::Exhausted, "locks_max"));
+    assert_eq!(broker.locks_in_force(), 0);
+    broker.create_lock(&root, ask("more")).await.unwrap();
+    assert_eq!(broker.locks_in_force(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -169,7 +169,6 @@ impl Broker {
     async fn walk(&self, authority: Authority, after: Revision) -> Result<Look, Refusal> {
         // 1. That is work, so only few do it at once, and none on a thread that serves calls.
         let turn = self.walk_turns.take(&authority.tenant).await;
-        let turn = turn.map_err(|_| Refusal::unavailable("stopping"))?;
 
         // 2. What is durable was folded before, so that the walk finds it. What comes later is left to the ring, or
         //    to another walk if the ring has lost it by then.

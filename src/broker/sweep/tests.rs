@@ -60,3 +60,24 @@ async fn one_sweep_takes_every_lock_of_its_tenant_and_the_first_has_killed() {
     };
     assert_eq!([1, 2, 3, 4].map(lives), [false, false, false, true]);
 }
+
+#[tokio::test]
+async fn what_stops_all_tenants_is_swept_however_many_sweeps_of_tenants_wait() {
+    // As many tenants as may be swept at once, each with a lock, and one that only the last lock is about.
+    let names: Vec<String> = (1..=9).map(|number| format!("tenant-{number}")).collect();
+    let trees: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let of_tenants = (1..=8).zip(&names).map(|(number, name)| (number, Some(name.as_str())));
+    let (sample, locks) = locked(&trees, &of_tenants.chain([(9, None)]).collect::<Vec<_>>()).await;
+    assert_eq!(sample.broker.limits.lock_sweeps_max(), 8);
+    // None of them gets through.
+    sample.journal.hold();
+    let broker = Arc::clone(&sample.broker);
+    let sweeping = tokio::spawn(async move { broker.sweep_locks().await });
+    for _ in 0..10_000 {
+        yield_now().await;
+    }
+    sweeping.abort();
+    let for_all = sample.broker.table.in_force().control.locks()[&locks[8]].clone();
+    let swept = sample.broker.table.view(task(9).root(), |ledger| ledger.swept(&for_all));
+    assert_eq!(swept, Some(Swept { tasks: 1, leases: 0 }));
+}

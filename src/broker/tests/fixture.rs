@@ -30,6 +30,7 @@ use crate::configuration::Configuration;
 use crate::dev;
 
 pub(super) const AGENT_A: &str = "spiffe://workloads.dev.example/agent/a";
+pub(super) const OPERATOR: &str = "spiffe://workloads.dev.example/operator/olivia";
 pub(super) const ORCHESTRATOR: &str = "spiffe://workloads.dev.example/orchestrator";
 const RESOURCE_SERVER: &str = "spiffe://workloads.dev.example/resource-server";
 const FILES: &str = "https://files.dev.example";
@@ -38,6 +39,8 @@ const FILES: &str = "https://files.dev.example";
 pub(super) const KEPT: Duration = Duration::from_secs(600);
 /// Live leases of one opener.
 pub(super) const LEASES_MAX: u32 = 3;
+/// What one tenant may have of locks in force.
+pub(super) const LOCKS_MAX: u32 = 2;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +92,7 @@ impl World {
         let limits = Limits {
             ended_kept_seconds: NonZeroU64::new(KEPT.as_secs()).unwrap(),
             leases_live_per_opener_max: NonZeroU32::new(LEASES_MAX).unwrap(),
+            locks_max: NonZeroU32::new(LOCKS_MAX).unwrap(),
             ..config.limits.clone()
         };
         let (journal, signed) = (Arc::new(Memory::new(Incarnation(1))), Arc::new(AtomicUsize::new(0)));
