@@ -1,5 +1,6 @@
 //! Bytes that are no request: too many, malformed, cut off, for no method, without a certificate or a protocol.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,13 +45,13 @@ async fn request(
     method: http::Method,
     path: &str,
     headers: &[(&'static str, &str)],
-    body: Vec<u8>,
+    body: impl Into<axum::body::Body>,
 ) -> (Option<http::StatusCode>, Result<(), Status>) {
     let mut request = http::Request::builder().method(method).uri(path);
     for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")].iter().chain(headers) {
         request.headers_mut().unwrap().insert(*name, value.parse().unwrap());
     }
-    let body = tonic::body::Body::new(axum::body::Body::from(body));
+    let body = tonic::body::Body::new(body.into());
     match client.broker.channel().oneshot(request.body(body).unwrap()).await {
         Err(error) => (None, Err(Status::unknown(error.to_string()))),
         Ok(response) => match Status::from_header_map(response.headers()) {
@@ -332,6 +333,28 @@ async fn whoever_gets_through_the_handshake_is_told_that_the_daemon_serves() {
     // Of no service by name is anything told.
     let unknown = call(&client, check, &[], framed(b"\x0a\x0aKeyService")).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
+    drop(client);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_a_call_that_takes_too_long_is_told_and_recorded_and_is_no_rubbish() {
+    let world = World::with(|config, _| {
+        config.insert("limits".to_owned(), toml::toml! { malformed_recorded_per_minute_max = 1 }.into());
+        let grpc = config.get_mut("grpc").and_then(|grpc| grpc.as_table_mut()).unwrap();
+        grpc.insert("call_seconds_max".to_owned(), 1.into());
+    });
+    let client = world.client(AGENT).await;
+    let endless = || {
+        let body = axum::body::Body::from_stream(tokio_stream::pending::<Result<Vec<u8>, Infallible>>());
+        request(&client, http::Method::POST, CREATE, &[], body)
+    };
+    // Were they rubbish, the second would hear of its budget.
+    for (_, answer) in [tokio::join!(endless(), endless())].into_iter().flat_map(|(one, two)| [one, two]) {
+        client.answer("CreateTask", None, answer).refused(Code::DeadlineExceeded, "deadline_exceeded");
+    }
+    let rubbish = call(&client, CREATE, &[], framed(&[0xff; 32])).await;
+    client.answer("CreateTask", None, rubbish).refused(Code::InvalidArgument, "message_malformed");
     drop(client);
     world.finish();
 }
