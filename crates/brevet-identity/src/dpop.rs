@@ -20,7 +20,7 @@ use crate::key::sha256;
 pub const JTI_BYTES_MAX: usize = 128;
 
 const PROFILE: HeaderProfile =
-    HeaderProfile { token_type: TokenType::Exactly("dpop+jwt"), key: KeyReference::Embedded };
+    HeaderProfile { token_type: TokenType::Exactly("dpop+jwt"), key: KeyReference::Embedded, unread: &[] };
 
 /// Why a proof is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -1,15 +1,17 @@
 //! A JWK Set (RFC 7517 §5): the public keys that an issuer signs with, found by `kid`.
 //!
-//! An element of a kind that is not known here is left out, as the standard asks. A set that holds a private or a
-//! symmetric key, or one `kid` twice, is no set to trust and is refused whole.
+//! An element of a kind or for a purpose that is not known here is left out, as the standard asks. A set that holds a
+//! private, a symmetric, a weak or a broken key, or one `kid` twice, is no set to trust and is refused whole: whoever
+//! publishes such a one has lost control of its keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::json::{self, InvalidJson};
-use crate::key::{InvalidKey, PublicKey, is_private_member};
+use crate::jwk::{Jwk, KeyUse, is_private_member};
+use crate::key::InvalidKey;
 
 /// The longest JWK Set in bytes.
 pub const JWK_SET_BYTES_MAX: usize = 256 * 1024;
@@ -33,9 +35,25 @@ pub enum InvalidJwkSet {
     /// An element holds a private or a symmetric key.
     #[error("element {0} is not a public key")]
     NotPublic(usize),
+    /// An element holds a key that is weak, broken or another than its certificate's.
+    #[error("element {0} is not an acceptable key")]
+    Key(usize, #[source] InvalidKey),
     /// Two elements have the same `kid`.
     #[error("element {0} repeats a kid")]
     DuplicateKid(usize),
+}
+
+impl InvalidJwkSet {
+    /// A stable name for the audit.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "jwks_size",
+            Self::Json(_) | Self::Malformed => "jwks_malformed",
+            Self::NotPublic(_) | Self::Key(..) => "key_unacceptable",
+            Self::DuplicateKid(_) => "kid_duplicate",
+        }
+    }
 }
 
 /// Why an element of a JWK Set was left out.
@@ -44,36 +62,56 @@ pub enum Ignored {
     /// It has no `kid` by which a token could name it, or one that is empty or too long.
     #[error("no usable kid")]
     Kid,
-    /// The key is not of a kind that is accepted.
-    #[error("not an accepted key")]
+    /// The key is of a kind or for a purpose that is not known here.
+    #[error("not a key for this")]
     Key(#[from] InvalidKey),
 }
 
 /// The public keys of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwkSet {
-    keys: BTreeMap<String, PublicKey>,
+    keys: BTreeMap<String, Jwk>,
+    /// Keys without a `kid`, which only the letter of some standards lets verify.
+    nameless: Vec<Jwk>,
+    /// The `kid`s of elements whose keys were left out.
+    left_out: BTreeSet<String>,
     ignored: Vec<(usize, Ignored)>,
 }
 
 impl JwkSet {
-    /// Reads a JWK Set.
+    /// Reads a JWK Set and takes the keys that are for signatures.
     ///
     /// # Errors
     /// [`InvalidJwkSet`] if the set as a whole can't be trusted.
     pub fn parse(text: &[u8]) -> Result<Self, InvalidJwkSet> {
         let elements = elements(text, JWK_SET_BYTES_MAX, JWK_SET_KEYS_MAX)?.1;
-        let mut set = Self { keys: BTreeMap::new(), ignored: Vec::new() };
+        Self::of(&elements, KeyUse::Signature)
+    }
+
+    /// Takes the keys of the elements that are for `usage`.
+    pub(crate) fn of(elements: &[Map<String, Value>], usage: KeyUse) -> Result<Self, InvalidJwkSet> {
+        let (keys, ignored) = (BTreeMap::new(), Vec::new());
+        let mut set = Self { keys, nameless: Vec::new(), left_out: BTreeSet::new(), ignored };
         for (index, element) in elements.iter().enumerate() {
             let kid = element.get("kid").and_then(Value::as_str);
-            match (kid, PublicKey::from_jwk(element)) {
-                (Some(kid), Ok(key)) if !kid.is_empty() && kid.len() <= KID_BYTES_MAX => {
-                    if set.keys.insert(kid.to_owned(), key).is_some() {
+            match (kid, Jwk::parse(element, usage)) {
+                (_, Ok(jwk)) if !jwk.key().is_on_its_curve() => {
+                    return Err(InvalidJwkSet::Key(index, InvalidKey::Malformed));
+                }
+                (Some(kid), Ok(jwk)) if (1..=KID_BYTES_MAX).contains(&kid.len()) => {
+                    if set.keys.insert(kid.to_owned(), jwk).is_some() {
                         return Err(InvalidJwkSet::DuplicateKid(index));
                     }
                 }
-                (_, Err(reason)) => set.ignored.push((index, reason.into())),
-                (_, Ok(_)) => set.ignored.push((index, Ignored::Kid)),
+                (kid, Ok(jwk)) => {
+                    set.ignored.push((index, Ignored::Kid));
+                    set.nameless.extend(kid.is_none().then_some(jwk));
+                }
+                (kid, Err(reason @ (InvalidKey::Algorithm | InvalidKey::Purpose))) => {
+                    set.ignored.push((index, reason.into()));
+                    set.left_out.extend(kid.map(str::to_owned));
+                }
+                (_, Err(reason)) => return Err(InvalidJwkSet::Key(index, reason)),
             }
         }
         Ok(set)
@@ -81,13 +119,24 @@ impl JwkSet {
 
     /// The key with this `kid`, compared byte for byte.
     #[must_use]
-    pub fn key(&self, kid: &str) -> Option<&PublicKey> {
+    pub fn key(&self, kid: &str) -> Option<&Jwk> {
         self.keys.get(kid)
     }
 
+    /// Whether the set has an element with this `kid` whose key is none to verify with here.
+    #[must_use]
+    pub fn leaves_out(&self, kid: &str) -> bool {
+        self.left_out.contains(kid)
+    }
+
     /// The keys and their `kid`s, in the order of the latter.
-    pub fn keys(&self) -> impl Iterator<Item = (&str, &PublicKey)> {
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &Jwk)> {
         self.keys.iter().map(|(kid, key)| (kid.as_str(), key))
+    }
+
+    /// All keys, those without a `kid` too.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Jwk> {
+        self.keys.values().chain(&self.nameless)
     }
 
     /// Which elements were left out, by their position, and why.
@@ -141,8 +190,8 @@ mod tests {
     fn keys_are_found_by_their_exact_kid() {
         let (a, b) = (TestKey::p256(), TestKey::p384());
         let set = jwk_set(&[("a", &a), ("b", &b)]);
-        assert_eq!(set.key("a"), Some(&a.public()));
-        assert_eq!(set.key("b"), Some(&b.public()));
+        assert_eq!(set.key("a").map(Jwk::key), Some(&a.public()));
+        assert_eq!(set.key("b").map(Jwk::key), Some(&b.public()));
         for unknown in ["", "A", "a ", "c", "../../dev/null", "a\0"] {
             assert_eq!(set.key(unknown), None, "{unknown:?}");
         }
@@ -185,26 +234,41 @@ mod tests {
         let without_kid = Value::Object(key.public().to_jwk());
         for (element, reason) in [
             (
-                json!({"kty": "RSA", "kid": "k", "n": "AQAB", "e": "AQAB"}),
-                Ignored::Key(InvalidKey::Algorithm),
-            ),
-            (
                 json!({"kty": "OKP", "kid": "k", "crv": "Ed25519", "x": "AA"}),
                 Ignored::Key(InvalidKey::Algorithm),
             ),
-            (json!({"kid": "k"}), Ignored::Key(InvalidKey::Malformed)),
+            (json!({"kid": "k"}), Ignored::Key(InvalidKey::Algorithm)),
             (with("crv", json!("P-521")), Ignored::Key(InvalidKey::Algorithm)),
-            (with("crv", json!("P-384")), Ignored::Key(InvalidKey::Malformed)),
-            (with("use", json!("enc")), Ignored::Key(InvalidKey::Member)),
-            (with("alg", json!("ES384")), Ignored::Key(InvalidKey::Member)),
-            (with("key_ops", json!(["encrypt"])), Ignored::Key(InvalidKey::Member)),
-            (with("x5c", json!([])), Ignored::Key(InvalidKey::Member)),
+            (with("use", json!("enc")), Ignored::Key(InvalidKey::Purpose)),
+            (with("alg", json!("ES384")), Ignored::Key(InvalidKey::Purpose)),
+            (with("key_ops", json!(["encrypt"])), Ignored::Key(InvalidKey::Purpose)),
             (with("kid", json!("")), Ignored::Kid),
             (without_kid, Ignored::Kid),
         ] {
             let set = parse(&json!({"keys": [element, key.jwk("good")], "other": 1})).unwrap();
             assert_eq!(set.ignored(), [(0, reason)], "{element}");
             assert_eq!(set.keys().map(|(kid, _)| kid).collect::<Vec<_>>(), ["good"]);
+            assert_eq!(set.leaves_out("k"), reason != Ignored::Kid, "{element}");
+        }
+    }
+
+    #[test]
+    fn a_set_with_a_weak_or_broken_key_is_refused_whole() {
+        let key = TestKey::p256();
+        let with = |name: &str, value: Value| {
+            let mut jwk = key.jwk("k");
+            jwk.insert(name.into(), value);
+            Value::Object(jwk)
+        };
+        for (element, reason) in [
+            (json!({"kty": "RSA", "kid": "k", "n": "AQAB", "e": "AQAB"}), InvalidKey::RsaModulus),
+            (with("crv", json!("P-384")), InvalidKey::Malformed),
+            (with("x", json!("AA")), InvalidKey::Malformed),
+            (with("y", with("y", json!(""))["x"].clone()), InvalidKey::Malformed),
+            (with("x5c", json!([])), InvalidKey::Certificate),
+        ] {
+            let refused = parse(&json!({"keys": [key.jwk("good"), element]}));
+            assert_eq!(refused, Err(InvalidJwkSet::Key(1, reason)), "{element}");
         }
     }
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::json;
+use crate::jwk::{Jwk, KeyUse};
 use crate::jwk_set::{JwkSet, KID_BYTES_MAX};
 use crate::key::{Algorithm, InvalidKey, PublicKey};
 
@@ -42,8 +43,8 @@ pub enum JwsError {
     /// The key does not sign with this algorithm.
     #[error("the algorithm is not the key's")]
     AlgorithmMismatch,
-    /// The embedded `jwk` is not an accepted public key.
-    #[error("the embedded key is not acceptable")]
+    /// The key that `jwk` holds or `kid` names is not accepted.
+    #[error("the key is not acceptable")]
     Key(#[from] InvalidKey),
     /// The signature is not the key's.
     #[error("the signature is not valid")]
@@ -73,6 +74,8 @@ impl JwsError {
 pub enum TokenType {
     /// `typ` is there and is exactly this.
     Exactly(&'static str),
+    /// `typ` is missing or exactly one of these.
+    AbsentOr(&'static [&'static str]),
     /// `typ` may be anything or missing: for judging signatures alone, never for accepting a token.
     Any,
 }
@@ -82,6 +85,8 @@ pub enum TokenType {
 pub enum KeyReference {
     /// By `kid`, in a set of keys already held.
     Kid,
+    /// By `kid` or not at all, as the letter of some standards has it: then each key of the set is tried.
+    KidOrNone,
     /// By `jwk`: the token proves possession of the key that it holds.
     Embedded,
 }
@@ -93,6 +98,8 @@ pub struct HeaderProfile {
     pub token_type: TokenType,
     /// The key.
     pub key: KeyReference,
+    /// Further headers that may be there and say nothing.
+    pub unread: &'static [&'static str],
 }
 
 /// A token whose form and header are those of its profile and whose signature is not verified yet.
@@ -108,6 +115,8 @@ pub struct Jws<'a> {
 #[derive(Debug)]
 enum TokenKey {
     Kid(String),
+    /// Not named, which its profile permits.
+    Any,
     Embedded(PublicKey),
 }
 
@@ -144,44 +153,69 @@ impl<'a> Jws<'a> {
     pub fn kid(&self) -> Option<&str> {
         match &self.key {
             TokenKey::Kid(kid) => Some(kid),
-            TokenKey::Embedded(_) => None,
+            TokenKey::Any | TokenKey::Embedded(_) => None,
         }
     }
 
-    /// Verifies the signature with one key and yields the payload.
-    ///
-    /// # Errors
-    /// [`JwsError::AlgorithmMismatch`] if the key signs with another algorithm, [`JwsError::Signature`] if the
-    /// signature is not the key's.
-    pub fn verify(self, key: &PublicKey) -> Result<Vec<u8>, JwsError> {
-        if key.algorithm() != Some(self.algorithm) {
-            return Err(JwsError::AlgorithmMismatch);
-        }
-        if !key.verifies(self.signing_input.as_bytes(), &self.signature) {
-            return Err(JwsError::Signature);
-        }
-        Ok(self.payload)
+    /// The payload, which nothing vouches for: for finding out whose keys to verify with.
+    #[must_use]
+    pub fn unverified_payload(&self) -> &[u8] {
+        &self.payload
     }
 
     /// Verifies the signature with the key that `kid` names and yields the payload.
     ///
     /// # Errors
-    /// [`JwsError::KeyUnknown`] if the set has no such key, else as for [`Jws::verify`].
+    /// [`JwsError::KeyUnknown`] if the set has no such key, [`JwsError::Key`] if it has one that verifies nothing here,
+    /// [`JwsError::AlgorithmMismatch`] if the key signs with another algorithm, [`JwsError::Signature`] if the
+    /// signature is not the key's.
     pub fn verify_with(self, keys: &JwkSet) -> Result<Vec<u8>, JwsError> {
-        let key = self.kid().and_then(|kid| keys.key(kid)).ok_or(JwsError::KeyUnknown)?;
-        self.verify(key)
+        self.check(keys)?;
+        Ok(self.payload)
+    }
+
+    /// What [`Jws::verify_with`] checks.
+    pub(crate) fn check(&self, keys: &JwkSet) -> Result<(), JwsError> {
+        match &self.key {
+            TokenKey::Kid(kid) => match keys.key(kid) {
+                Some(jwk) => self.check_by(jwk.key(), self.algorithm == jwk.algorithm()),
+                None if keys.leaves_out(kid) => Err(InvalidKey::Purpose.into()),
+                None => Err(JwsError::KeyUnknown),
+            },
+            TokenKey::Any => {
+                let verdicts =
+                    keys.all().map(|jwk| self.check_by(jwk.key(), jwk.could_verify(self.algorithm)));
+                // Any key that verifies it will do; if none does, the refusal that came closest is the answer.
+                verdicts.fold(Err(JwsError::KeyUnknown), |best, verdict| match (best, verdict) {
+                    (Ok(()), _) | (_, Ok(())) => Ok(()),
+                    (Err(JwsError::Signature), _) | (_, Err(JwsError::Signature)) => Err(JwsError::Signature),
+                    (_, refusal) => refusal,
+                })
+            }
+            TokenKey::Embedded(key) => self.check_by(key, key.algorithm() == Some(self.algorithm)),
+        }
+    }
+
+    fn check_by(&self, key: &PublicKey, is_its_algorithm: bool) -> Result<(), JwsError> {
+        if !is_its_algorithm {
+            return Err(JwsError::AlgorithmMismatch);
+        }
+        if !key.verifies(self.algorithm, self.signing_input.as_bytes(), &self.signature) {
+            return Err(JwsError::Signature);
+        }
+        Ok(())
     }
 
     /// Verifies the signature with the key in the header and yields that key and the payload.
     ///
     /// # Errors
-    /// [`JwsError::KeyUnknown`] if the profile names keys by `kid`, else as for [`Jws::verify`].
+    /// [`JwsError::KeyUnknown`] if the profile names keys by `kid`, else as for [`Jws::verify_with`].
     pub fn verify_embedded(self) -> Result<(PublicKey, Vec<u8>), JwsError> {
         let TokenKey::Embedded(key) = &self.key else {
             return Err(JwsError::KeyUnknown);
         };
-        let key = key.clone();
-        Ok((key.clone(), self.verify(&key)?))
+        self.check_by(key, key.algorithm() == Some(self.algorithm))?;
+        Ok((key.clone(), self.payload))
     }
 }
 
@@ -190,40 +224,48 @@ fn read_header(
     profile: HeaderProfile,
 ) -> Result<(Algorithm, TokenKey), JwsError> {
     // 1. The algorithm, before anything that depends on it (RFC 8725 §3.1).
-    let algorithm = match header.get("alg").and_then(Value::as_str) {
-        Some("ES256") => Algorithm::Es256,
-        Some("ES384") => Algorithm::Es384,
-        // Sound algorithms that no key accepted here signs with.
-        Some("ES512" | "RS256" | "RS384" | "RS512" | "PS256" | "PS384" | "PS512") => {
-            return Err(JwsError::AlgorithmMismatch);
-        }
-        _ => return Err(JwsError::Algorithm),
-    };
+    let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::from_name);
+    let algorithm = algorithm.ok_or(JwsError::Algorithm)?;
     // 2. No extension is understood, so each is refused (RFC 7515 §4.1.11, RFC 7797 §3).
     if header.contains_key("crit") || header.contains_key("b64") {
         return Err(JwsError::Critical);
     }
     // 3. The headers of the profile and no others.
     let reference = match profile.key {
-        KeyReference::Kid => "kid",
+        KeyReference::Kid | KeyReference::KidOrNone => "kid",
         KeyReference::Embedded => "jwk",
     };
-    if !header.keys().all(|name| name == "alg" || name == "typ" || name == reference) {
+    let known = |name: &str| ["alg", "typ", reference].contains(&name) || profile.unread.contains(&name);
+    if !header.keys().all(|name| known(name)) {
         return Err(JwsError::Header);
     }
     // 4. The type.
-    if let TokenType::Exactly(expected) = profile.token_type
-        && header.get("typ").is_none_or(|typ| typ != expected)
-    {
+    let typ = header.get("typ");
+    let fits = match profile.token_type {
+        TokenType::Exactly(expected) => typ.is_some_and(|typ| typ == expected),
+        TokenType::AbsentOr(expected) => {
+            typ.is_none_or(|typ| expected.iter().any(|expected| typ == expected))
+        }
+        TokenType::Any => true,
+    };
+    if !fits {
         return Err(JwsError::Type);
     }
     // 5. The key.
     let key = match (profile.key, header.get(reference)) {
-        (KeyReference::Kid, Some(Value::String(kid))) if (1..=KID_BYTES_MAX).contains(&kid.len()) => {
+        (KeyReference::Kid | KeyReference::KidOrNone, Some(Value::String(kid)))
+            if (1..=KID_BYTES_MAX).contains(&kid.len()) =>
+        {
             TokenKey::Kid(kid.clone())
         }
-        (KeyReference::Kid, _) => return Err(JwsError::KeyUnknown),
-        (KeyReference::Embedded, Some(Value::Object(jwk))) => TokenKey::Embedded(PublicKey::from_jwk(jwk)?),
+        (KeyReference::KidOrNone, None) => TokenKey::Any,
+        (KeyReference::Kid | KeyReference::KidOrNone, _) => return Err(JwsError::KeyUnknown),
+        (KeyReference::Embedded, Some(Value::Object(jwk))) => {
+            let key = Jwk::parse(jwk, KeyUse::Signature)?.key().clone();
+            // A holder key is an elliptic one.
+            key.algorithm().ok_or(InvalidKey::Algorithm)?;
+            TokenKey::Embedded(key)
+        }
         (KeyReference::Embedded, _) => return Err(JwsError::Key(InvalidKey::Malformed)),
     };
     Ok((algorithm, key))

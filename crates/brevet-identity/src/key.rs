@@ -9,12 +9,16 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::digest::{CertificateDigest, Thumbprint};
+use ring::agreement;
 use ring::digest::{SHA256, digest};
+use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA384_ASN1, ECDSA_P384_SHA256_ASN1,
-    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, EcdsaVerificationAlgorithm, UnparsedPublicKey,
+    ECDSA_P384_SHA384_ASN1, ECDSA_P384_SHA384_FIXED, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
+    RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384, RSA_PSS_2048_8192_SHA512,
+    RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use thiserror::Error;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as ParsedKey;
@@ -45,27 +49,79 @@ pub enum InvalidKey {
     /// A JWK that holds a private or a symmetric key.
     #[error("the key is not public")]
     NotPublic,
-    /// A JWK with a member that it may not have, or one that says the key is for something else.
-    #[error("a member of the jwk is not accepted")]
-    Member,
+    /// A JWK that says it is for something else than verifying signatures here.
+    #[error("the jwk is for something else")]
+    Purpose,
+    /// A JWK whose `x5c` has another key.
+    #[error("the certificate of the jwk has another key")]
+    Certificate,
 }
 
-/// A signature algorithm of JOSE (RFC 7518 §3.4).
+/// A signature algorithm of JOSE (RFC 7518 §3.1): those that JWT-SVIDs may use, but for ES512.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
     Es256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
 }
 
 impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Es256,
+        Self::Es384,
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+    ];
+
+    /// The algorithm with this `alg`, compared byte for byte.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
+    }
+
     /// The value of `alg`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+        }
+    }
+
+    /// How ring verifies it with an RSA key, if that is what it is for.
+    fn rsa(self) -> Option<&'static RsaParameters> {
+        match self {
+            Self::Es256 | Self::Es384 => None,
+            Self::Rs256 => Some(&RSA_PKCS1_2048_8192_SHA256),
+            Self::Rs384 => Some(&RSA_PKCS1_2048_8192_SHA384),
+            Self::Rs512 => Some(&RSA_PKCS1_2048_8192_SHA512),
+            Self::Ps256 => Some(&RSA_PSS_2048_8192_SHA256),
+            Self::Ps384 => Some(&RSA_PSS_2048_8192_SHA384),
+            Self::Ps512 => Some(&RSA_PSS_2048_8192_SHA512),
         }
     }
 }
@@ -147,43 +203,27 @@ impl PublicKey {
         Self::rsa_from_spki(der)
     }
 
-    /// A P-256 or P-384 key from the members of a public JWK (RFC 7517, RFC 7518 §6.2.1).
-    ///
-    /// Besides the key itself only `kid`, `alg`, `use` and `key_ops` may be there, and the last three must say
-    /// that the key verifies signatures of its own algorithm.
+    /// The key that a JWK describes by the members of its type (RFC 7518 §6), whatever its other members say.
     ///
     /// # Errors
-    /// [`InvalidKey`] if a member is missing, not accepted or private.
-    pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, InvalidKey> {
-        if jwk.keys().any(|name| is_private_member(name)) {
-            return Err(InvalidKey::NotPublic);
-        }
+    /// [`InvalidKey`] if a member is missing or the key is not of an accepted kind and strength.
+    pub(crate) fn from_jwk_members(jwk: &Map<String, Value>) -> Result<Self, InvalidKey> {
         let text = |name: &str| jwk.get(name).and_then(Value::as_str).ok_or(InvalidKey::Malformed);
-        if text("kty")? != "EC" {
-            return Err(InvalidKey::Algorithm);
-        }
-        let name = text("crv")?;
-        let curve = Curve::ALL.into_iter().find(|curve| curve.name() == name).ok_or(InvalidKey::Algorithm)?;
-        let accepted = |(name, value): (&String, &Value)| match name.as_str() {
-            "kty" | "crv" | "x" | "y" => true,
-            "kid" => value.is_string(),
-            "alg" => value == curve.algorithm().as_str(),
-            "use" => value == "sig",
-            "key_ops" => *value == json!(["verify"]),
-            _ => false,
-        };
-        if !jwk.iter().all(accepted) {
-            return Err(InvalidKey::Member);
-        }
-        let mut coordinates = Vec::with_capacity(2 * curve.coordinate_bytes());
-        for name in ["x", "y"] {
-            let coordinate = URL_SAFE_NO_PAD.decode(text(name)?).map_err(|_| InvalidKey::Malformed)?;
-            if coordinate.len() != curve.coordinate_bytes() {
-                return Err(InvalidKey::Malformed);
+        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(text(name)?).map_err(|_| InvalidKey::Malformed);
+        match jwk.get("kty").and_then(Value::as_str) {
+            Some("EC") => {
+                let name = text("crv")?;
+                let curve = Curve::ALL.into_iter().find(|curve| curve.name() == name);
+                let curve = curve.ok_or(InvalidKey::Algorithm)?;
+                let (x, y) = (bytes("x")?, bytes("y")?);
+                if x.len() != curve.coordinate_bytes() {
+                    return Err(InvalidKey::Malformed);
+                }
+                Self::from_coordinates(curve, &[x, y].concat())
             }
-            coordinates.extend(coordinate);
+            Some("RSA") => Self::from_rsa(&bytes("n")?, &bytes("e")?),
+            _ => Err(InvalidKey::Algorithm),
         }
-        Self::from_coordinates(curve, &coordinates)
     }
 
     /// The public JWK: the members that RFC 7638 §3.2 requires and no others.
@@ -219,8 +259,8 @@ impl PublicKey {
         Thumbprint::from_bytes(sha256(canonical.as_bytes()))
     }
 
-    /// The one algorithm that this key's signatures are verified with. None for RSA, whose keys are accepted in
-    /// certificates alone: such a key can't be the holder key of a CSR or a DPoP proof.
+    /// The one algorithm that an elliptic curve leaves. None for RSA: such a key signs as its owner says, and it
+    /// can't be the holder key of a CSR or a DPoP proof.
     #[must_use]
     pub const fn algorithm(&self) -> Option<Algorithm> {
         match &self.0 {
@@ -229,15 +269,52 @@ impl PublicKey {
         }
     }
 
-    /// Whether `signature`, in the fixed-length form of RFC 7518 §3.4, is this key's over `message`.
+    /// Whether this kind of key signs with an algorithm.
     #[must_use]
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.verifies_by([&ECDSA_P256_SHA256_FIXED, &ECDSA_P384_SHA384_FIXED], message, signature)
+    pub fn signs_with(&self, algorithm: Algorithm) -> bool {
+        match &self.0 {
+            Kind::Elliptic(curve, _) => curve.algorithm() == algorithm,
+            Kind::Rsa { .. } => algorithm.rsa().is_some(),
+        }
+    }
+
+    /// Whether `signature`, in the form of RFC 7518 §3.3 to §3.5, is this key's over `message` by `algorithm`.
+    #[must_use]
+    pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        match &self.0 {
+            Kind::Elliptic(curve, _) => {
+                curve.algorithm() == algorithm
+                    && self.verifies_by(
+                        [&ECDSA_P256_SHA256_FIXED, &ECDSA_P384_SHA384_FIXED],
+                        message,
+                        signature,
+                    )
+            }
+            Kind::Rsa { modulus, exponent } => algorithm.rsa().is_some_and(|parameters| {
+                let key = RsaPublicKeyComponents { n: modulus, e: exponent };
+                key.verify(parameters, message, signature).is_ok()
+            }),
+        }
+    }
+
+    /// Whether an elliptic key is a point of its curve. A signature by one that is not never verifies, but a key that
+    /// is published should be told from a broken one before it is needed.
+    #[must_use]
+    pub fn is_on_its_curve(&self) -> bool {
+        let Kind::Elliptic(curve, point) = &self.0 else { return true };
+        let curve = match curve {
+            Curve::P256 => &agreement::ECDH_P256,
+            Curve::P384 => &agreement::ECDH_P384,
+        };
+        // ring checks the other side's point before it agrees with it on anything.
+        let own = agreement::EphemeralPrivateKey::generate(curve, &SystemRandom::new());
+        let point = agreement::UnparsedPublicKey::new(curve, point);
+        own.and_then(|own| agreement::agree_ephemeral(own, &point, |_| ())).is_ok()
     }
 
     /// The same for a signature in the form of RFC 3279 §2.2.3.
     pub(crate) fn verifies_der(&self, digest: Digest, message: &[u8], signature: &[u8]) -> bool {
-        let algorithms: [&'static EcdsaVerificationAlgorithm; 2] = match digest {
+        let algorithms: [&'static dyn VerificationAlgorithm; 2] = match digest {
             Digest::Sha256 => [&ECDSA_P256_SHA256_ASN1, &ECDSA_P384_SHA256_ASN1],
             Digest::Sha384 => [&ECDSA_P256_SHA384_ASN1, &ECDSA_P384_SHA384_ASN1],
         };
@@ -246,7 +323,7 @@ impl PublicKey {
 
     fn verifies_by(
         &self,
-        [p256, p384]: [&'static EcdsaVerificationAlgorithm; 2],
+        [p256, p384]: [&'static dyn VerificationAlgorithm; 2],
         message: &[u8],
         signature: &[u8],
     ) -> bool {
@@ -280,17 +357,29 @@ impl PublicKey {
         // In DER a positive integer whose first bit is set begins with one zero byte, and only such a modulus
         // fills whole bytes.
         let modulus = key.modulus.strip_prefix(&[0]).ok_or(InvalidKey::RsaModulus)?;
+        let exponent = match key.exponent {
+            [0, positive @ ..] if positive.first().is_some_and(|first| first & 0x80 != 0) => positive,
+            [first, ..] if first & 0x80 == 0 => key.exponent,
+            _ => return Err(InvalidKey::RsaExponent),
+        };
+        Self::from_rsa(modulus, exponent)
+    }
+
+    /// Takes a modulus and an exponent, big-endian without leading zeros.
+    fn from_rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, InvalidKey> {
         let whole = modulus.first().is_some_and(|first| first & 0x80 != 0);
         let odd = modulus.last().is_some_and(|last| last & 1 == 1);
         if !whole || !odd || !(RSA_BITS_MIN..=RSA_BITS_MAX).contains(&(modulus.len() * 8)) {
             return Err(InvalidKey::RsaModulus);
         }
-        let exponent = key.try_exponent().map_err(|_| InvalidKey::RsaExponent)?;
-        if exponent < RSA_EXPONENT_MIN || exponent % 2 == 0 {
+        if exponent.first() == Some(&0) || exponent.len() > size_of::<u64>() {
             return Err(InvalidKey::RsaExponent);
         }
-        let minimal = exponent.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
-        Ok(Self(Kind::Rsa { modulus: modulus.to_vec(), exponent: minimal }))
+        let value = exponent.iter().fold(0, |value: u64, byte| value << 8 | u64::from(*byte));
+        if value < RSA_EXPONENT_MIN || value % 2 == 0 {
+            return Err(InvalidKey::RsaExponent);
+        }
+        Ok(Self(Kind::Rsa { modulus: modulus.to_vec(), exponent: exponent.to_vec() }))
     }
 }
 
@@ -304,11 +393,6 @@ impl fmt::Debug for PublicKey {
 #[must_use]
 pub fn certificate_digest(der: &[u8]) -> CertificateDigest {
     CertificateDigest::from_bytes(sha256(der))
-}
-
-/// Whether a JWK with this member holds a private or a symmetric key (RFC 7518 §6.2.2, §6.3.2, §6.4.1).
-pub(crate) fn is_private_member(name: &str) -> bool {
-    matches!(name, "d" | "p" | "q" | "dp" | "dq" | "qi" | "oth" | "k" | "priv")
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -8,7 +8,7 @@
 //!   configurations under which such chains are presented.
 //! * [`csr`] takes the key out of a certification request, and nothing else.
 //! * [`jws`] reads signed tokens strictly. [`task_token`] and [`dpop`] are the two profiles of it.
-//! * [`key`] names public keys, [`jwk_set`] finds them, and [`json`] reads the JSON that all of these are made of.
+//! * [`key`] names public keys, [`jwk`] says what they are for, [`jwk_set`] finds them, and [`json`] reads the JSON that all of these are made of.
 //!
 //! Resource servers reuse this crate to judge task tokens exactly as the broker would.
 
@@ -17,6 +17,7 @@ mod certificate;
 pub mod csr;
 pub mod dpop;
 pub mod json;
+pub mod jwk;
 pub mod jwk_set;
 pub mod jws;
 pub mod key;

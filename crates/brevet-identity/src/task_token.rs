@@ -28,7 +28,7 @@ pub const LIFETIME_SECONDS_MAX: u64 = 3600;
 pub const ISSUED_AHEAD_SECONDS_MAX: u64 = 5;
 
 const PROFILE: HeaderProfile =
-    HeaderProfile { token_type: TokenType::Exactly("at+jwt"), key: KeyReference::Kid };
+    HeaderProfile { token_type: TokenType::Exactly("at+jwt"), key: KeyReference::Kid, unread: &[] };
 
 /// Why a token is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

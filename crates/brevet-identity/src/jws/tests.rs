@@ -4,9 +4,9 @@ use super::*;
 use crate::test_keys::{TestKey, jwk_set};
 
 const PROFILE: HeaderProfile =
-    HeaderProfile { token_type: TokenType::Exactly("at+jwt"), key: KeyReference::Kid };
+    HeaderProfile { token_type: TokenType::Exactly("at+jwt"), key: KeyReference::Kid, unread: &[] };
 const EMBEDDED: HeaderProfile =
-    HeaderProfile { token_type: TokenType::Exactly("dpop+jwt"), key: KeyReference::Embedded };
+    HeaderProfile { token_type: TokenType::Exactly("dpop+jwt"), key: KeyReference::Embedded, unread: &[] };
 const GOOD: &str = r#"{"alg":"ES256","kid":"k","typ":"at+jwt"}"#;
 
 struct Fixture {
@@ -30,7 +30,7 @@ impl Fixture {
 fn a_good_token_yields_its_payload() {
     let f = fixture();
     assert_eq!(f.judge(&f.key.jws(GOOD, r#"{"a":1}"#)).unwrap(), br#"{"a":1}"#);
-    let any = HeaderProfile { token_type: TokenType::Any, key: KeyReference::Kid };
+    let any = HeaderProfile { token_type: TokenType::Any, key: KeyReference::Kid, unread: &[] };
     let untyped = f.key.jws(r#"{"alg":"ES256","kid":"k"}"#, "x");
     assert_eq!(Jws::parse(&untyped, any).unwrap().verify_with(&f.keys).unwrap(), b"x");
 }
