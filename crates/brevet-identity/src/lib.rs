@@ -7,12 +7,14 @@
 //! * [`trust`] holds the trust bundles, [`x509_svid`] judges certificate chains by them, and [`tls`] makes the
 //!   configurations under which such chains are presented.
 //! * [`csr`] takes the key out of a certification request, and nothing else.
-//! * [`jws`] reads signed tokens strictly. [`task_token`] and [`dpop`] are the two profiles of it.
+//! * [`jws`] reads signed tokens strictly. [`task_token`], [`dpop`], [`jwt_svid`] and [`oidc`] are the profiles of it;
+//!   the last two share [`bearer`].
 //! * [`key`] names public keys, [`jwk`] says what they are for, [`jwk_set`] finds them, and [`json`] reads the JSON that all of these are made of.
 //!
 //! Resource servers reuse this crate to judge task tokens exactly as the broker would.
 
 pub mod authorization_details;
+pub mod bearer;
 mod certificate;
 pub mod csr;
 pub mod dpop;
@@ -20,7 +22,9 @@ pub mod json;
 pub mod jwk;
 pub mod jwk_set;
 pub mod jws;
+pub mod jwt_svid;
 pub mod key;
+pub mod oidc;
 pub mod task_token;
 pub mod tls;
 pub mod trust;
