@@ -15,6 +15,7 @@ mod secret;
 mod selector;
 mod serve;
 mod task;
+mod verify;
 mod wire;
 
 use std::path::PathBuf;
@@ -70,6 +71,8 @@ enum Command {
     Key(key::Arguments),
     /// Read, follow and verify the audit log.
     Audit(audit::Arguments),
+    /// Judge test cases from standard input as the broker judges callers, tokens and keys.
+    Verify(verify::Arguments),
     /// Print the completions for a shell.
     Completions {
         /// The shell.
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Lease(arguments) => lease::run(arguments),
         Command::Key(arguments) => key::run(arguments),
         Command::Audit(arguments) => audit::run(arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Completions { shell } => completions(shell),
     };
     exit.into()

@@ -6,8 +6,6 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
-use x509_parser::certificate::X509Certificate;
-use x509_parser::prelude::FromDer;
 
 use crate::key::{Algorithm, InvalidKey, PublicKey};
 
@@ -106,9 +104,7 @@ pub(crate) fn is_private_member(name: &str) -> bool {
 /// The key of the first certificate of an `x5c` (RFC 7517 §4.7).
 fn certified(chain: &Value) -> Option<PublicKey> {
     let der = STANDARD.decode(chain.as_array()?.first()?.as_str()?).ok()?;
-    let (rest, certificate) = X509Certificate::from_der(&der).ok()?;
-    let key = PublicKey::from_spki(certificate.public_key().raw).ok()?;
-    rest.is_empty().then_some(key)
+    PublicKey::from_certificate(&der).ok()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::json::{self, InvalidJson};
 use crate::jwk::{Jwk, KeyUse, is_private_member};
 use crate::key::InvalidKey;
+use crate::trust::{BUNDLE_BYTES_MAX, BUNDLE_KEYS_MAX};
 
 /// The longest JWK Set in bytes.
 pub const JWK_SET_BYTES_MAX: usize = 256 * 1024;
@@ -67,6 +68,18 @@ pub enum Ignored {
     Key(#[from] InvalidKey),
 }
 
+impl Ignored {
+    /// A stable name.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Kid => "kid_missing",
+            Self::Key(InvalidKey::Purpose) => "key_use",
+            Self::Key(_) => "key_type",
+        }
+    }
+}
+
 /// The public keys of an issuer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwkSet {
@@ -86,6 +99,15 @@ impl JwkSet {
     pub fn parse(text: &[u8]) -> Result<Self, InvalidJwkSet> {
         let elements = elements(text, JWK_SET_BYTES_MAX, JWK_SET_KEYS_MAX)?.1;
         Self::of(&elements, KeyUse::Signature)
+    }
+
+    /// Reads a SPIFFE bundle and takes the keys that are for JWT-SVIDs (JWT-SVID §6.2).
+    ///
+    /// # Errors
+    /// [`InvalidJwkSet`] if the bundle as a whole can't be trusted.
+    pub fn parse_bundle(text: &[u8]) -> Result<Self, InvalidJwkSet> {
+        let elements = elements(text, BUNDLE_BYTES_MAX, BUNDLE_KEYS_MAX)?.1;
+        Self::of(&elements, KeyUse::JwtSvid)
     }
 
     /// Takes the keys of the elements that are for `usage`.

@@ -20,6 +20,7 @@ use ring::signature::{
 };
 use serde_json::{Map, Value};
 use thiserror::Error;
+use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey as ParsedKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -201,6 +202,19 @@ impl PublicKey {
             }
         }
         Self::rsa_from_spki(der)
+    }
+
+    /// The key of a DER certificate. Nothing else of the certificate is looked at.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] if it is no certificate, or its key is not acceptable.
+    pub fn from_certificate(der: &[u8]) -> Result<Self, InvalidKey> {
+        let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| InvalidKey::Malformed)?;
+        if rest.is_empty() {
+            Self::from_spki(certificate.public_key().raw)
+        } else {
+            Err(InvalidKey::Malformed)
+        }
     }
 
     /// The key that a JWK describes by the members of its type (RFC 7518 §6), whatever its other members say.
