@@ -278,15 +278,20 @@ impl ServerTrust {
     }
 }
 
+/// A bundle for each trust domain, and none for two.
 #[derive(Debug, Clone)]
-pub(crate) struct Bundles {
+pub struct Bundles {
     by_trust_domain: BTreeMap<TrustDomain, Bundle>,
     /// The anchors of all bundles. A path to one of them lets a handshake pass; it never makes an identity valid.
     all_anchors: Vec<TrustAnchor<'static>>,
 }
 
 impl Bundles {
-    fn new(bundles: impl IntoIterator<Item = (TrustDomain, Bundle)>) -> Result<Self, InvalidTrust> {
+    /// Takes a bundle for each trust domain whose SVIDs are to be judged.
+    ///
+    /// # Errors
+    /// [`InvalidTrust::Duplicate`] if a trust domain occurs twice.
+    pub fn new(bundles: impl IntoIterator<Item = (TrustDomain, Bundle)>) -> Result<Self, InvalidTrust> {
         let mut by_trust_domain = BTreeMap::new();
         let mut all_anchors = Vec::new();
         for (trust_domain, bundle) in bundles {

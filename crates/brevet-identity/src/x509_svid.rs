@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use brevet_core::digest::{CertificateDigest, Thumbprint};
 use brevet_core::proof::Caller;
 use brevet_core::spiffe_id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 use brevet_core::time::Timestamp;
@@ -16,7 +17,7 @@ use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
 use crate::certificate::Certificate;
-use crate::key::{InvalidKey, PublicKey, certificate_digest};
+use crate::key::{InvalidKey, certificate_digest};
 use crate::trust::{Bundle, Bundles, CallerTrust, ServerTrust};
 
 /// The most certificates in a chain, the leaf included.
@@ -131,8 +132,16 @@ pub fn verify_chain<C: AsRef<[u8]>>(
     now: Timestamp,
 ) -> Result<Caller, X509SvidError> {
     let svid = verify(chain, trust.trusted(), Some(trust.own()), KeyUsage::client_auth(), now)?;
-    let certificate = certificate_digest(svid.leaf);
-    Ok(Caller::verified_x509_svid(svid.spiffe_id, now, svid.end, svid.key.thumbprint(), certificate))
+    Ok(Caller::verified_x509_svid(svid.spiffe_id, now, svid.end, svid.key, svid.certificate))
+}
+
+/// Judges a chain, leaf first, as [`verify_chain`] does, but for nobody: no broker's own trust domain is set apart,
+/// and no connection proved who holds the key.
+///
+/// # Errors
+/// [`X509SvidError`] names the first check that failed.
+pub fn judge<C: AsRef<[u8]>>(chain: &[C], bundles: &Bundles, now: Timestamp) -> Result<Svid, X509SvidError> {
+    verify(chain, bundles, None, KeyUsage::client_auth(), now)
 }
 
 /// Judges the chain, leaf first, of the server that a client called and that must be `expected`.
@@ -167,21 +176,48 @@ pub(crate) fn builds_path(
     build_path(chain, anchors, usage, now, &|_| Ok(()))
 }
 
-/// What an accepted chain proves.
-struct Svid<'a> {
+/// What an accepted chain proves of whoever holds the key of its leaf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Svid {
     spiffe_id: SpiffeId,
-    key: PublicKey,
-    leaf: &'a [u8],
+    key: Thumbprint,
+    certificate: CertificateDigest,
     end: Timestamp,
 }
 
-fn verify<'a, C: AsRef<[u8]>>(
-    chain: &'a [C],
+impl Svid {
+    /// Who it is.
+    #[must_use]
+    pub const fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    /// The RFC 7638 thumbprint of the leaf's key.
+    #[must_use]
+    pub const fn key(&self) -> Thumbprint {
+        self.key
+    }
+
+    /// The SHA-256 of the leaf (RFC 8705 §3.1).
+    #[must_use]
+    pub const fn certificate(&self) -> CertificateDigest {
+        self.certificate
+    }
+
+    /// When the first certificate of its path ends, the authority included.
+    #[must_use]
+    pub const fn end(&self) -> Timestamp {
+        self.end
+    }
+}
+
+fn verify<C: AsRef<[u8]>>(
+    chain: &[C],
     bundles: &Bundles,
     own: Option<&TrustDomain>,
     usage: KeyUsage,
     now: Timestamp,
-) -> Result<Svid<'a>, X509SvidError> {
+) -> Result<Svid, X509SvidError> {
     // 1. The leaf by itself.
     let chain: Vec<&[u8]> = chain.iter().take(CHAIN_CERTIFICATES_MAX + 1).map(AsRef::as_ref).collect();
     check_size(&chain)?;
@@ -194,7 +230,7 @@ fn verify<'a, C: AsRef<[u8]>>(
     if own == Some(&trust_domain) {
         return Err(X509SvidError::OwnCredential);
     }
-    let key = leaf.public_key()?;
+    let key = leaf.public_key()?.thumbprint();
     // 3. A path to the bundle of its own trust domain, and of no other.
     let bundle = bundles.of(&trust_domain).ok_or(X509SvidError::NotAuthoritative)?;
     let end = Cell::new(leaf.validity().not_after);
@@ -203,7 +239,7 @@ fn verify<'a, C: AsRef<[u8]>>(
         Ok(())
     };
     match build_path(&chain, bundle.anchors(), usage, now, &judge) {
-        Ok(()) => Ok(Svid { spiffe_id, key, leaf: leaf_der, end: end.get() }),
+        Ok(()) => Ok(Svid { spiffe_id, key, certificate: certificate_digest(leaf_der), end: end.get() }),
         // A chain that another trust domain's authority signed is told from one that nobody known did.
         Err(X509SvidError::Chain)
             if bundles

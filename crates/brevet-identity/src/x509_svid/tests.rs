@@ -455,6 +455,27 @@ fn t8_a_client_knows_the_broker_and_the_broker_refuses_itself() {
 }
 
 #[test]
+fn a_chain_is_judged_without_a_connection_as_it_is_with_one() {
+    let w = world();
+    let bundles =
+        [(trust_domain("td.example"), w.home.bundle()), (trust_domain("broker.example"), w.own.bundle())];
+    let bundles = Bundles::new(bundles).unwrap();
+    let chain = w.over(|s| s.not_after = utc("260701000000Z"));
+    let (svid, caller) = (judge(&chain, &bundles, NOW).unwrap(), w.judge(&chain).unwrap());
+    assert_eq!(svid.spiffe_id(), caller.spiffe_id());
+    assert_eq!(svid.key(), caller.key());
+    assert_eq!(svid.certificate(), caller.certificate());
+    assert_eq!(svid.end(), caller.valid_until());
+    // Nobody's own trust domain is set apart.
+    let own = [w.own.svid(&w.key, "spiffe://broker.example/agent")];
+    assert_eq!(judge(&own, &bundles, NOW).unwrap().spiffe_id().as_str(), "spiffe://broker.example/agent");
+    let profile = w.with(|s| s.key_usage = key_usage(true, 0x84));
+    assert_eq!(judge(&profile, &bundles, NOW).unwrap_err().reason(), "svid_profile");
+    let foreign = [w.own.svid(&w.key, ID)];
+    assert_eq!(judge(&foreign, &bundles, NOW), Err(X509SvidError::NotAuthoritative));
+}
+
+#[test]
 fn t8_the_svid_of_a_task_authenticates_its_agent_to_servers_and_nobody_to_the_broker() {
     let w = world();
     let own = trust_domain("broker.example");
