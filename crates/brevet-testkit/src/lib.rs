@@ -4,4 +4,5 @@ pub mod ca;
 pub mod daemon;
 pub mod journal;
 pub mod seed;
+pub mod suite;
 pub mod x509;
