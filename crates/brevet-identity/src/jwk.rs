@@ -110,6 +110,7 @@ fn certified(chain: &Value) -> Option<PublicKey> {
 #[cfg(test)]
 mod tests {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use brevet_testkit::x509;
 
     use super::*;
     use crate::test_keys::TestKey;
@@ -237,13 +238,10 @@ mod tests {
 
     #[test]
     fn a_certificate_that_comes_along_has_the_same_key() {
-        let (key, other) = (TestKey::p256(), TestKey::p256());
-        let chain = |of: &TestKey| {
-            let pair = rcgen::KeyPair::try_from(of.pkcs8.as_slice()).unwrap();
-            let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
-            json!([STANDARD.encode(certificate.der())])
-        };
-        let parse = |x5c| Jwk::parse(&with(&key.public().to_jwk(), "x5c", x5c), KeyUse::Signature);
+        let (key, other) = (x509::Key::p256(), x509::Key::p256());
+        let jwk = PublicKey::from_spki(&key.spki()).unwrap().to_jwk();
+        let chain = |of: &x509::Key| json!([STANDARD.encode(x509::Spec::authority("a", "a", of).sign(of))]);
+        let parse = |x5c| Jwk::parse(&with(&jwk, "x5c", x5c), KeyUse::Signature);
         assert!(parse(chain(&key)).is_ok());
         assert_eq!(parse(chain(&other)), Err(InvalidKey::Certificate));
         assert_eq!(parse(json!("text")), Err(InvalidKey::Certificate));

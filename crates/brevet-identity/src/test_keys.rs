@@ -17,7 +17,6 @@ pub(crate) struct TestKey {
     p384: bool,
     fixed: EcdsaKeyPair,
     asn1: EcdsaKeyPair,
-    pub(crate) pkcs8: Vec<u8>,
 }
 
 impl TestKey {
@@ -41,7 +40,6 @@ impl TestKey {
             p384,
             fixed: EcdsaKeyPair::from_pkcs8(fixed, &pkcs8, &rng).unwrap(),
             asn1: EcdsaKeyPair::from_pkcs8(asn1, &pkcs8, &rng).unwrap(),
-            pkcs8,
         }
     }
 
@@ -92,34 +90,4 @@ pub(crate) fn jwk_set(keys: &[(&str, &TestKey)]) -> JwkSet {
     JwkSet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
 }
 
-/// Distinguished encoding, by hand, so that wrong encodings can be made too.
-pub(crate) mod der {
-    pub(crate) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
-        let length = content.len();
-        let mut encoded = vec![tag];
-        match length {
-            0..0x80 => encoded.push(u8::try_from(length).unwrap()),
-            0x80..0x100 => encoded.extend([0x81, u8::try_from(length).unwrap()]),
-            _ => {
-                encoded.push(0x82);
-                encoded.extend(u16::try_from(length).unwrap().to_be_bytes());
-            }
-        }
-        encoded.extend(content);
-        encoded
-    }
-
-    pub(crate) fn seq(parts: &[Vec<u8>]) -> Vec<u8> {
-        tlv(0x30, &parts.concat())
-    }
-
-    pub(crate) fn oid(encoded: &[u8]) -> Vec<u8> {
-        tlv(6, encoded)
-    }
-
-    pub(crate) fn rsa_spki(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
-        let rsa = seq(&[oid(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1]), tlv(5, &[])]);
-        let key = seq(&[tlv(2, modulus), tlv(2, exponent)]);
-        seq(&[rsa, tlv(3, &[&[0], &key[..]].concat())])
-    }
-}
+pub(crate) use brevet_testkit::x509::der;

@@ -307,10 +307,6 @@ impl Bundles {
         self.by_trust_domain.get(trust_domain)
     }
 
-    pub(crate) fn others(&self, trust_domain: &TrustDomain) -> impl Iterator<Item = &Bundle> {
-        self.by_trust_domain.iter().filter(move |(name, _)| *name != trust_domain).map(|(_, bundle)| bundle)
-    }
-
     pub(crate) fn all_anchors(&self) -> &[TrustAnchor<'static>] {
         &self.all_anchors
     }

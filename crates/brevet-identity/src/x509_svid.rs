@@ -4,15 +4,22 @@
 //! leaf before a path is built and the certificates above it on each candidate path. Paths lead to the bundle of
 //! the SVID's **own** trust domain only. webpki matches no URI against a name constraint, so an authority with a
 //! constraint on URIs, even one that would permit the identity, signs no acceptable SVID.
+//!
+//! What a stranger's chain costs is bounded before it is looked at: so many certificates, so many bytes, so many
+//! signatures ([`SIGNATURES_MAX`]). webpki alone would verify a hundred for each set of authorities.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use brevet_core::digest::{CertificateDigest, Thumbprint};
 use brevet_core::proof::Caller;
 use brevet_core::spiffe_id::{InvalidSpiffeId, SpiffeId, TrustDomain};
 use brevet_core::time::Timestamp;
-use rustls::pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use rustls::pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm, TrustAnchor,
+    UnixTime,
+};
 use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
@@ -24,6 +31,9 @@ use crate::trust::{Bundle, Bundles, CallerTrust, ServerTrust};
 pub const CHAIN_CERTIFICATES_MAX: usize = 4;
 /// The longest chain in bytes.
 pub const CHAIN_BYTES_MAX: usize = 32 * 1024;
+/// The most signatures that are verified for one chain. It is enough where some twenty authorities of one bundle
+/// share a name, as those of an issuer that renews them often do.
+pub const SIGNATURES_MAX: usize = 64;
 
 /// The signature algorithms of certificates: those of RFC 7518 that SVIDs may use, as webpki names them.
 pub(crate) const SIGNATURE_ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
@@ -166,14 +176,23 @@ pub fn leaf_spiffe_id(der: &[u8]) -> Result<SpiffeId, X509SvidError> {
     Certificate::parse(der)?.spiffe_id()
 }
 
-/// Whether a path leads from the chain to any of the anchors: what a handshake asks for. It proves no identity.
-pub(crate) fn builds_path(
+/// Whether a path leads from the chain to an authority of any bundle: what a handshake asks for. It proves no
+/// identity. The bundle of the trust domain that the leaf claims comes first: in others there may be many
+/// authorities of the same name.
+pub(crate) fn is_known(
     chain: &[&[u8]],
-    anchors: &[TrustAnchor<'_>],
+    bundles: &Bundles,
     usage: KeyUsage,
     now: Timestamp,
 ) -> Result<(), X509SvidError> {
-    build_path(chain, anchors, usage, now, &|_| Ok(()))
+    let search = Search { chain, usage, now, budget: &Budget::full() };
+    check_size(chain)?;
+    let claimed = chain.first().and_then(|leaf| leaf_spiffe_id(leaf).ok());
+    let own = claimed.and_then(|id| bundles.of(&id.trust_domain()));
+    if own.is_some_and(|bundle| search.path_to(bundle.anchors(), &|_| Ok(())).is_ok()) {
+        return Ok(());
+    }
+    search.path_to(bundles.all_anchors(), &|_| Ok(()))
 }
 
 /// What an accepted chain proves of whoever holds the key of its leaf.
@@ -218,10 +237,18 @@ fn verify<C: AsRef<[u8]>>(
     usage: KeyUsage,
     now: Timestamp,
 ) -> Result<Svid, X509SvidError> {
-    // 1. The leaf by itself.
     let chain: Vec<&[u8]> = chain.iter().take(CHAIN_CERTIFICATES_MAX + 1).map(AsRef::as_ref).collect();
-    check_size(&chain)?;
-    let leaf_der = *chain.first().ok_or(X509SvidError::Malformed)?;
+    verify_within(&Search { chain: &chain, usage, now, budget: &Budget::full() }, bundles, own)
+}
+
+fn verify_within(
+    search: &Search<'_>,
+    bundles: &Bundles,
+    own: Option<&TrustDomain>,
+) -> Result<Svid, X509SvidError> {
+    // 1. The leaf by itself.
+    check_size(search.chain)?;
+    let leaf_der = *search.chain.first().ok_or(X509SvidError::Malformed)?;
     let leaf = Certificate::parse(leaf_der)?;
     leaf.check_leaf()?;
     let spiffe_id = leaf.spiffe_id()?;
@@ -235,17 +262,17 @@ fn verify<C: AsRef<[u8]>>(
     let bundle = bundles.of(&trust_domain).ok_or(X509SvidError::NotAuthoritative)?;
     let end = Cell::new(leaf.validity().not_after);
     let judge = |path: &VerifiedPath<'_>| {
-        end.set(judge_path(path, &leaf, bundle, &trust_domain, now)?);
+        end.set(judge_path(path, &leaf, bundle, &trust_domain, search.now)?);
         Ok(())
     };
-    match build_path(&chain, bundle.anchors(), usage, now, &judge) {
+    // A chain that another trust domain's authority signed is told from one that nobody known did.
+    let foreign = |path: &VerifiedPath<'_>| match bundle.authorities_of(path.anchor()).next() {
+        None => Ok(()),
+        Some(_) => Err(X509SvidError::Chain),
+    };
+    match search.path_to(bundle.anchors(), &judge) {
         Ok(()) => Ok(Svid { spiffe_id, key, certificate: certificate_digest(leaf_der), end: end.get() }),
-        // A chain that another trust domain's authority signed is told from one that nobody known did.
-        Err(X509SvidError::Chain)
-            if bundles
-                .others(&trust_domain)
-                .any(|other| builds_path(&chain, other.anchors(), usage, now).is_ok()) =>
-        {
+        Err(X509SvidError::Chain) if search.path_to(bundles.all_anchors(), &foreign).is_ok() => {
             Err(X509SvidError::NotAuthoritative)
         }
         Err(error) => Err(error),
@@ -262,38 +289,97 @@ fn check_size(chain: &[&[u8]]) -> Result<(), X509SvidError> {
     Ok(())
 }
 
-/// Builds a path that satisfies `judge`. If none does, the last refusal of `judge` is the answer: such a path was
-/// sound but for that.
-fn build_path(
-    chain: &[&[u8]],
-    anchors: &[TrustAnchor<'_>],
+/// The search for a path from one chain, and what is left of what it may cost.
+struct Search<'a> {
+    /// Leaf first.
+    chain: &'a [&'a [u8]],
     usage: KeyUsage,
     now: Timestamp,
-    judge: &dyn Fn(&VerifiedPath<'_>) -> Result<(), X509SvidError>,
-) -> Result<(), X509SvidError> {
-    check_size(chain)?;
-    let certificates: Vec<CertificateDer<'_>> = chain.iter().map(|der| CertificateDer::from(*der)).collect();
-    let (leaf, intermediates) = certificates.split_first().ok_or(X509SvidError::Malformed)?;
-    let leaf = EndEntityCert::try_from(leaf).map_err(|error| X509SvidError::from_webpki(&error))?;
-    let refusal = Cell::new(None);
-    let candidate = |path: &VerifiedPath<'_>| {
-        judge(path).map_err(|error| {
-            refusal.set(Some(error));
-            webpki::Error::UnknownIssuer
-        })
-    };
-    let time = UnixTime::since_unix_epoch(Duration::from_secs(now.seconds()));
-    match leaf.verify_for_usage(
-        SIGNATURE_ALGORITHMS,
-        anchors,
-        intermediates,
-        time,
-        usage,
-        None,
-        Some(&candidate),
-    ) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(refusal.get().unwrap_or_else(|| X509SvidError::from_webpki(&error))),
+    budget: &'a Budget,
+}
+
+impl Search<'_> {
+    /// Builds a path to one of the anchors that satisfies `judge`. If none does, the last refusal of `judge` is the
+    /// answer: such a path was sound but for that.
+    fn path_to(
+        &self,
+        anchors: &[TrustAnchor<'_>],
+        judge: &dyn Fn(&VerifiedPath<'_>) -> Result<(), X509SvidError>,
+    ) -> Result<(), X509SvidError> {
+        let certificates: Vec<CertificateDer<'_>> =
+            self.chain.iter().map(|der| CertificateDer::from(*der)).collect();
+        let (leaf, intermediates) = certificates.split_first().ok_or(X509SvidError::Malformed)?;
+        let leaf = EndEntityCert::try_from(leaf).map_err(|error| X509SvidError::from_webpki(&error))?;
+        let refusal = Cell::new(None);
+        let candidate = |path: &VerifiedPath<'_>| {
+            judge(path).map_err(|error| {
+                refusal.set(Some(error));
+                webpki::Error::UnknownIssuer
+            })
+        };
+        let metered: Vec<_> = SIGNATURE_ALGORITHMS
+            .iter()
+            .map(|algorithm| Metered { algorithm: *algorithm, budget: self.budget })
+            .collect();
+        let algorithms: Vec<_> =
+            metered.iter().map(|metered| metered as &dyn SignatureVerificationAlgorithm).collect();
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(self.now.seconds()));
+        let verified = leaf.verify_for_usage(
+            &algorithms,
+            anchors,
+            intermediates,
+            time,
+            self.usage,
+            None,
+            Some(&candidate),
+        );
+        match verified {
+            Ok(_) => Ok(()),
+            Err(error) => Err(refusal.get().unwrap_or_else(|| X509SvidError::from_webpki(&error))),
+        }
+    }
+}
+
+/// How many more signatures are verified for a chain.
+#[derive(Debug)]
+struct Budget(AtomicUsize);
+
+impl Budget {
+    const fn full() -> Self {
+        Self(AtomicUsize::new(SIGNATURES_MAX))
+    }
+
+    /// Takes one, if there is one.
+    fn spend(&self) -> Result<(), InvalidSignature> {
+        let spent = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        spent.map(drop).map_err(|_| InvalidSignature)
+    }
+}
+
+/// An algorithm that verifies within a budget, and nothing beyond it.
+#[derive(Debug)]
+struct Metered<'a> {
+    algorithm: &'static dyn SignatureVerificationAlgorithm,
+    budget: &'a Budget,
+}
+
+impl SignatureVerificationAlgorithm for Metered<'_> {
+    fn verify_signature(
+        &self,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        self.budget.spend()?;
+        self.algorithm.verify_signature(public_key, message, signature)
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        self.algorithm.signature_alg_id()
     }
 }
 

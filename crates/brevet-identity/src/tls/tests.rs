@@ -7,7 +7,6 @@ use rustls::{ClientConnection, HandshakeKind, ServerConnection};
 
 use super::*;
 use crate::test_certificates::*;
-use crate::test_keys::TestKey;
 
 const CALLER: &str = "spiffe://td.example/agent/a";
 const BROKER: &str = "spiffe://broker.example/brevet";
@@ -30,16 +29,16 @@ struct World {
 }
 
 fn trust_of(home: &Root) -> Arc<CallerTrust> {
-    let bundles = [(trust_domain("td.example"), home.bundle())];
+    let bundles = [(trust_domain("td.example"), bundle(home))];
     Arc::new(CallerTrust::new(trust_domain("broker.example"), bundles).unwrap())
 }
 
-fn private(key: &TestKey) -> PrivateKeyDer<'static> {
-    PrivatePkcs8KeyDer::from(key.pkcs8.clone()).into()
+fn private(key: &Key) -> PrivateKeyDer<'static> {
+    PrivatePkcs8KeyDer::from(key.pkcs8().unwrap().to_vec()).into()
 }
 
 fn world() -> World {
-    let (home, broker, key) = (Root::new("home"), Root::new("broker"), TestKey::p256());
+    let (home, broker, key) = (Root::new("home"), Root::new("broker"), Key::p256());
     let time = Arc::new(VirtualTime(AtomicU64::new(NOW.seconds())));
     let callers = Arc::new(Mutex::new(trust_of(&home)));
     let source: TrustSource<CallerTrust> = {
@@ -52,8 +51,8 @@ fn world() -> World {
 }
 
 impl World {
-    fn client(&self, signer: &Root, key: &TestKey, expected: &str) -> Arc<ClientConfig> {
-        let bundles = [(trust_domain("broker.example"), self.broker.bundle())];
+    fn client(&self, signer: &Root, key: &Key, expected: &str) -> Arc<ClientConfig> {
+        let bundles = [(trust_domain("broker.example"), bundle(&self.broker))];
         let trust = Arc::new(ServerTrust::new(bundles).unwrap());
         let source: TrustSource<ServerTrust> = Arc::new(move || Arc::clone(&trust));
         let chain = vec![signer.svid(key, CALLER).into()];
@@ -103,20 +102,20 @@ fn refusal(error: Error) -> &'static str {
 
 #[test]
 fn both_sides_prove_themselves() {
-    let (w, key) = (world(), TestKey::p256());
+    let (w, key) = (world(), Key::p256());
     let (client, server) = w.connect(w.client(&w.home, &key, BROKER)).unwrap();
     assert_eq!(server.alpn_protocol(), Some(&b"h2"[..]));
     assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
     let chain = server.peer_certificates().unwrap();
     let caller = x509_svid::verify_chain(chain, &w.callers.lock().unwrap(), NOW).unwrap();
-    assert_eq!((caller.spiffe_id().as_str(), caller.key()), (CALLER, key.public().thumbprint()));
-    let p384 = TestKey::p384();
+    assert_eq!((caller.spiffe_id().as_str(), caller.key()), (CALLER, thumbprint(&key)));
+    let p384 = Key::p384();
     assert!(w.connect(w.client(&w.home, &p384, BROKER)).is_ok());
 }
 
 #[test]
 fn a_caller_signed_by_nobody_known_does_not_pass_the_handshake() {
-    let (w, key) = (world(), TestKey::p256());
+    let (w, key) = (world(), Key::p256());
     let stranger = Root::new("stranger");
     assert_eq!(refusal(w.connect(w.client(&stranger, &key, BROKER)).unwrap_err()), "chain_invalid");
     assert_eq!(refusal(w.connect(w.client(&w.broker, &key, BROKER)).unwrap_err()), "chain_invalid");
@@ -124,16 +123,16 @@ fn a_caller_signed_by_nobody_known_does_not_pass_the_handshake() {
 
 #[test]
 fn a_client_talks_to_the_expected_server_alone() {
-    let (w, key) = (world(), TestKey::p256());
+    let (w, key) = (world(), Key::p256());
     let other = w.client(&w.home, &key, "spiffe://broker.example/other");
     assert_eq!(refusal(w.connect(other).unwrap_err()), "id_unexpected");
 }
 
 #[test]
 fn a_key_that_is_not_the_certificates_proves_nothing() {
-    let (w, key, thief) = (world(), TestKey::p256(), TestKey::p256());
+    let (w, key, thief) = (world(), Key::p256(), Key::p256());
     let chain = vec![w.home.svid(&key, CALLER).into()];
-    let trust = Arc::new(ServerTrust::new([(trust_domain("broker.example"), w.broker.bundle())]).unwrap());
+    let trust = Arc::new(ServerTrust::new([(trust_domain("broker.example"), bundle(&w.broker))]).unwrap());
     let source: TrustSource<ServerTrust> = Arc::new(move || Arc::clone(&trust));
     let stolen = client_config(chain, private(&thief), source, BROKER.parse().unwrap(), w.time.clone());
     assert!(stolen.is_err());
@@ -141,7 +140,7 @@ fn a_key_that_is_not_the_certificates_proves_nothing() {
 
 #[test]
 fn nothing_is_resumed_and_a_new_trust_binds_at_once() {
-    let (w, key) = (world(), TestKey::p256());
+    let (w, key) = (world(), Key::p256());
     let client = w.client(&w.home, &key, BROKER);
     for _ in 0..3 {
         let (client, server) = w.connect(Arc::clone(&client)).unwrap();
@@ -155,7 +154,7 @@ fn nothing_is_resumed_and_a_new_trust_binds_at_once() {
 
 #[test]
 fn a_client_does_not_use_the_tickets_of_another_server() {
-    let (mut w, key) = (world(), TestKey::p256());
+    let (mut w, key) = (world(), Key::p256());
     let generous = Arc::make_mut(&mut w.server);
     generous.send_tls13_tickets = 2;
     generous.session_storage = rustls::server::ServerSessionMemoryCache::new(16);
@@ -168,7 +167,7 @@ fn a_client_does_not_use_the_tickets_of_another_server() {
 
 #[test]
 fn the_time_is_the_providers() {
-    let (w, key) = (world(), TestKey::p256());
+    let (w, key) = (world(), Key::p256());
     let client = w.client(&w.home, &key, BROKER);
     w.time.0.store(END.seconds(), Ordering::Relaxed);
     assert!(w.connect(Arc::clone(&client)).is_ok());
@@ -178,7 +177,7 @@ fn the_time_is_the_providers() {
 
 #[test]
 fn a_caller_without_a_certificate_does_not_pass_the_handshake() {
-    let (w, key) = (world(), TestKey::p256());
+    let (w, key) = (world(), Key::p256());
     let mut config = Arc::unwrap_or_clone(w.client(&w.home, &key, BROKER));
     config.client_auth_cert_resolver = Arc::new(NoCertificate);
     assert_eq!(w.connect(Arc::new(config)).unwrap_err(), Error::NoCertificatesPresented);

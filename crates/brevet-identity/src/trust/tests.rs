@@ -3,10 +3,10 @@ use serde_json::json;
 use super::*;
 use crate::key::{InvalidKey, PublicKey};
 use crate::test_certificates::*;
-use crate::test_keys::{TestKey, der};
+use brevet_testkit::x509::der;
 
 fn element(root: &Root) -> Value {
-    let mut jwk = root.key.public().to_jwk();
+    let mut jwk = public(&root.key).to_jwk();
     jwk.insert("use".into(), json!("x509-svid"));
     jwk.insert("x5c".into(), json!([STANDARD.encode(&root.certificate)]));
     Value::Object(jwk)
@@ -85,7 +85,7 @@ fn a_bundle_that_is_not_sound_is_refused_whole() {
     assert_eq!(with("x5c", json!([1])), InvalidBundle::X5c(1));
     assert_eq!(with("x5c", json!(["A"])), InvalidBundle::X5c(1));
     assert_eq!(with("x5c", json!(["AA=="])), InvalidBundle::Authority(1, X509SvidError::Malformed));
-    assert_eq!(with("x", TestKey::p256().jwk("")["x"].clone()), InvalidBundle::KeyMismatch(1));
+    assert_eq!(with("x", public(&Key::p256()).to_jwk()["x"].clone()), InvalidBundle::KeyMismatch(1));
     assert_eq!(with("kty", json!("RSA")), InvalidBundle::KeyMismatch(1));
     assert_eq!(with("d", json!("AA")), InvalidBundle::JwkSet(InvalidJwkSet::NotPublic(1)));
     assert_eq!(with("kty", json!("oct")), InvalidBundle::JwkSet(InvalidJwkSet::NotPublic(1)));
@@ -104,7 +104,7 @@ fn a_bundle_that_is_not_sound_is_refused_whole() {
 
 #[test]
 fn a_certificate_that_is_no_sound_authority_is_refused() {
-    let key = TestKey::p256();
+    let key = Key::p256();
     let refused = |change: &dyn Fn(&mut Spec)| {
         let mut spec = Spec::authority("root", "root", &key);
         change(&mut spec);
@@ -142,8 +142,8 @@ fn pem_holds_certificates_and_no_key() {
     for bad in [
         String::new(),
         "x".into(),
-        both.clone() + &pem("PRIVATE KEY", &a.key.pkcs8),
-        both.clone() + &pem("EC PRIVATE KEY", &a.key.pkcs8),
+        both.clone() + &pem("PRIVATE KEY", a.key.pkcs8().unwrap()),
+        both.clone() + &pem("EC PRIVATE KEY", a.key.pkcs8().unwrap()),
         both.clone() + "-----BEGIN CERTIFICATE-----\nAA",
         both.replacen("MII", "M!I", 1),
     ] {
@@ -158,11 +158,11 @@ fn pem_holds_certificates_and_no_key() {
 #[test]
 fn t8_the_brokers_own_trust_domain_is_never_trusted_for_callers() {
     let (root, own) = (Root::new("root"), trust_domain("broker.example"));
-    let bundles = [(trust_domain("td.example"), root.bundle()), (own.clone(), root.bundle())];
+    let bundles = [(trust_domain("td.example"), bundle(&root)), (own.clone(), bundle(&root))];
     assert_eq!(CallerTrust::new(own.clone(), bundles.clone()).unwrap_err(), InvalidTrust::OwnTrustDomain);
     assert!(ServerTrust::new(bundles).is_ok());
     let twice =
-        [(trust_domain("td.example"), root.bundle()), (trust_domain("td.example"), Bundle::default())];
+        [(trust_domain("td.example"), bundle(&root)), (trust_domain("td.example"), Bundle::default())];
     let duplicate = InvalidTrust::Duplicate(trust_domain("td.example"));
     assert_eq!(CallerTrust::new(own, twice.clone()).unwrap_err(), duplicate);
     assert_eq!(ServerTrust::new(twice).unwrap_err(), duplicate);
@@ -170,7 +170,7 @@ fn t8_the_brokers_own_trust_domain_is_never_trusted_for_callers() {
 
 #[test]
 fn an_rsa_authority_of_sufficient_size_is_accepted() {
-    let key = TestKey::p256();
+    let key = Key::p256();
     let modulus = [&[0, 0x80][..], &[1; 255]].concat();
     let spec = Spec { spki: der::rsa_spki(&modulus, &[1, 0, 1]), ..Spec::authority("root", "root", &key) };
     let certificate = spec.sign(&key);

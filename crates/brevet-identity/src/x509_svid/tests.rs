@@ -1,3 +1,5 @@
+mod bounds;
+
 use brevet_core::id::Id;
 use brevet_core::task_svid::TaskSvidId;
 use rcgen::{
@@ -7,8 +9,8 @@ use rcgen::{
 
 use super::*;
 use crate::test_certificates::*;
-use crate::test_keys::{TestKey, der};
 use crate::trust::Bundle;
+use brevet_testkit::x509::der;
 
 const ID: &str = "spiffe://td.example/agent/a";
 
@@ -17,16 +19,16 @@ struct World {
     home: Root,
     other: Root,
     own: Root,
-    key: TestKey,
+    key: Key,
     trust: CallerTrust,
 }
 
 fn world() -> World {
     let (home, other, own) = (Root::new("home root"), Root::new("other root"), Root::new("broker root"));
     let bundles =
-        [(trust_domain("td.example"), home.bundle()), (trust_domain("other.example"), other.bundle())];
+        [(trust_domain("td.example"), bundle(&home)), (trust_domain("other.example"), bundle(&other))];
     let trust = CallerTrust::new(trust_domain("broker.example"), bundles).unwrap();
-    World { home, other, own, key: TestKey::p256(), trust }
+    World { home, other, own, key: Key::p256(), trust }
 }
 
 impl World {
@@ -51,7 +53,7 @@ impl World {
 
     /// A chain over an intermediate that differs in one respect.
     fn over(&self, change: impl FnOnce(&mut Spec)) -> Vec<Vec<u8>> {
-        let intermediate = TestKey::p256();
+        let intermediate = Key::p256();
         let mut spec = Spec::authority(self.home.name, "intermediate", &intermediate);
         change(&mut spec);
         vec![Spec::leaf("intermediate", &self.key, ID).sign(&intermediate), spec.sign(&self.home.key)]
@@ -59,7 +61,7 @@ impl World {
 
     /// The verdict on a good leaf of a root that differs in one respect.
     fn under(&self, change: impl FnOnce(&mut Spec)) -> Result<Caller, &'static str> {
-        let key = TestKey::p256();
+        let key = Key::p256();
         let mut spec = Spec::authority("changed root", "changed root", &key);
         change(&mut spec);
         let bundle = Bundle::from_certificates(&[spec.sign(&key)]).unwrap();
@@ -76,7 +78,7 @@ fn a_good_chain_is_a_caller() {
     let chain = [w.leaf().sign(&w.home.key)];
     let caller = w.judge(&chain).unwrap();
     assert_eq!(caller.spiffe_id().as_str(), ID);
-    assert_eq!(caller.key(), w.key.public().thumbprint());
+    assert_eq!(caller.key(), thumbprint(&w.key));
     assert_eq!(caller.certificate(), certificate_digest(&chain[0]));
     assert_eq!(caller.valid_until(), END);
     assert_eq!(leaf_spiffe_id(&chain[0]).unwrap().as_str(), ID);
@@ -90,7 +92,7 @@ fn a_good_chain_is_a_caller() {
             w.with(|s| s.other_extensions = extension(&[0x2a, 3, 4], false, &[5, 0])),
         ),
         ("serial of 20 bytes", w.with(|s| s.serial = vec![0x7f; 20])),
-        ("p-384 leaf", w.with(|s| s.spki = TestKey::p384().spki())),
+        ("p-384 leaf", w.with(|s| s.spki = Key::p384().spki())),
         ("rsa leaf", w.with(|s| s.spki = der::rsa_spki(&[&[0, 0x80][..], &[1; 255]].concat(), &[1, 0, 1]))),
         ("generalized time", w.with(|s| s.not_after = generalized("20500101000000Z"))),
         ("intermediate", w.over(|_| {})),
@@ -167,7 +169,7 @@ fn a_bad_leaf_is_refused_with_its_reason() {
         ),
         ("self-signed", vec![w.leaf().sign(&w.key)], "chain_invalid"),
         ("unknown root", vec![w.own.svid(&w.key, ID)], "chain_invalid"),
-        ("root's name, another key", vec![w.home.leaf(&w.key, ID).sign(&TestKey::p256())], "chain_invalid"),
+        ("root's name, another key", vec![w.home.leaf(&w.key, ID).sign(&Key::p256())], "chain_invalid"),
         // Profile.
         ("authority", w.with(|s| s.basic_constraints = basic_constraints(true, None)), "svid_profile"),
         ("no key usage", w.with(|s| s.key_usage = vec![]), "svid_profile"),
@@ -193,7 +195,7 @@ fn a_bad_leaf_is_refused_with_its_reason() {
             "version 1",
             w.with(|s| {
                 s.version = vec![];
-                strip(s);
+                s.strip();
             }),
             "svid_profile",
         ),
@@ -201,7 +203,7 @@ fn a_bad_leaf_is_refused_with_its_reason() {
             "version 2",
             w.with(|s| {
                 s.version = der::tlv(0xa0, &der::tlv(2, &[1]));
-                strip(s);
+                s.strip();
             }),
             "svid_profile",
         ),
@@ -267,7 +269,7 @@ fn a_bad_leaf_is_refused_with_its_reason() {
         ("nothing", vec![], "malformed"),
         (
             "inner and outer algorithm differ",
-            w.with(|s| s.inner_algorithm = Some(TestKey::p384().signature_algorithm())),
+            w.with(|s| s.inner_algorithm = Some(Key::p384().signature_algorithm())),
             "malformed",
         ),
         (
@@ -294,14 +296,6 @@ fn a_bad_leaf_is_refused_with_its_reason() {
     }
 }
 
-/// A certificate below version 3 has no extensions.
-fn strip(spec: &mut Spec) {
-    spec.basic_constraints.clear();
-    spec.key_usage.clear();
-    spec.extended_key_usage.clear();
-    spec.names.clear();
-}
-
 #[test]
 fn a_bad_intermediate_is_refused_with_its_reason() {
     let w = world();
@@ -322,17 +316,17 @@ fn a_bad_intermediate_is_refused_with_its_reason() {
         ("server only", w.over(|s| s.extended_key_usage = extended_key_usage(&[SERVER])), "svid_profile"),
         (
             "uri permitted",
-            w.over(|s| s.other_extensions = name_constraints(0xa0, &uri("td.example"))),
+            w.over(|s| s.other_extensions = name_constraints(true, 0xa0, &uri("td.example"))),
             "nc_violation",
         ),
         (
             "uri excluded",
-            w.over(|s| s.other_extensions = name_constraints(0xa1, &uri("td.example"))),
+            w.over(|s| s.other_extensions = name_constraints(true, 0xa1, &uri("td.example"))),
             "nc_violation",
         ),
         (
             "another uri permitted",
-            w.over(|s| s.other_extensions = name_constraints(0xa0, &uri("x.example"))),
+            w.over(|s| s.other_extensions = name_constraints(true, 0xa0, &uri("x.example"))),
             "nc_violation",
         ),
         (
@@ -373,14 +367,14 @@ fn an_authority_that_does_not_hold_signs_nothing() {
         ("not yet valid", w.under(|s| s.not_before = utc("260601000001Z")), "cert_time"),
         (
             "uri constrained",
-            w.under(|s| s.other_extensions = name_constraints(0xa0, &uri("td.example"))),
+            w.under(|s| s.other_extensions = name_constraints(true, 0xa0, &uri("td.example"))),
             "nc_violation",
         ),
     ] {
         assert_eq!(verdict.map(|_| ()), Err(reason), "{name}");
     }
     // A root that was renewed under the same name and key holds, whichever comes first in the bundle.
-    let key = TestKey::p256();
+    let key = Key::p256();
     let renewed = Spec::authority("root", "root", &key);
     let expired = Spec { not_after: utc("260531235959Z"), ..renewed.clone() };
     let leaf = Spec::leaf("root", &w.key, ID).sign(&key);
@@ -394,7 +388,7 @@ fn an_authority_that_does_not_hold_signs_nothing() {
     let bundle = Bundle::from_certificates(&[short.sign(&key)]).unwrap();
     let trust = CallerTrust::new(trust_domain("b"), [(trust_domain("td.example"), bundle)]).unwrap();
     assert!(verify_chain(&[&leaf], &trust, NOW).is_ok());
-    let between = TestKey::p256();
+    let between = Key::p256();
     let chain = [
         Spec::leaf("between", &w.key, ID).sign(&between),
         Spec::authority("root", "between", &between).sign(&key),
@@ -406,7 +400,7 @@ fn an_authority_that_does_not_hold_signs_nothing() {
 fn an_empty_bundle_makes_every_svid_of_its_trust_domain_invalid() {
     let w = world();
     let empty = Bundle::from_spiffe_json(br#"{"keys":[]}"#).unwrap();
-    let bundles = [(trust_domain("td.example"), empty), (trust_domain("other.example"), w.other.bundle())];
+    let bundles = [(trust_domain("td.example"), empty), (trust_domain("other.example"), bundle(&w.other))];
     let trust = CallerTrust::new(trust_domain("b"), bundles).unwrap();
     assert_eq!(verify_chain(&[w.leaf().sign(&w.home.key)], &trust, NOW).unwrap_err(), X509SvidError::Chain);
     let leaf = w.other.svid(&w.key, ID);
@@ -439,7 +433,7 @@ fn t8_a_client_knows_the_broker_and_the_broker_refuses_itself() {
     let w = world();
     let id: SpiffeId = "spiffe://broker.example/brevet".parse().unwrap();
     let chain = [w.own.svid(&w.key, id.as_str())];
-    let trust = ServerTrust::new([(trust_domain("broker.example"), w.own.bundle())]).unwrap();
+    let trust = ServerTrust::new([(trust_domain("broker.example"), bundle(&w.own))]).unwrap();
     assert_eq!(verify_server(&chain, &trust, &id, NOW), Ok(()));
     assert_eq!(w.judge(&chain).unwrap_err(), "own_credential");
     let other: SpiffeId = "spiffe://broker.example/other".parse().unwrap();
@@ -458,7 +452,7 @@ fn t8_a_client_knows_the_broker_and_the_broker_refuses_itself() {
 fn a_chain_is_judged_without_a_connection_as_it_is_with_one() {
     let w = world();
     let bundles =
-        [(trust_domain("td.example"), w.home.bundle()), (trust_domain("broker.example"), w.own.bundle())];
+        [(trust_domain("td.example"), bundle(&w.home)), (trust_domain("broker.example"), bundle(&w.own))];
     let bundles = Bundles::new(bundles).unwrap();
     let chain = w.over(|s| s.not_after = utc("260701000000Z"));
     let (svid, caller) = (judge(&chain, &bundles, NOW).unwrap(), w.judge(&chain).unwrap());
@@ -499,9 +493,9 @@ fn t8_the_svid_of_a_task_authenticates_its_agent_to_servers_and_nobody_to_the_br
     let disguised = Spec { names: alternative_names(&[uri(ID)]), ..spec(&w.own) };
     assert_eq!(w.judge(&[disguised.sign(&w.own.key)]).unwrap_err(), "chain_invalid");
     // Whoever trusts the broker's trust domain knows the agent and the task by it.
-    let trust = CallerTrust::new(trust_domain("server.example"), [(own.clone(), w.own.bundle())]).unwrap();
+    let trust = CallerTrust::new(trust_domain("server.example"), [(own.clone(), bundle(&w.own))]).unwrap();
     let caller = verify_chain(&minted, &trust, NOW).unwrap();
-    assert_eq!(caller.key(), w.key.public().thumbprint());
+    assert_eq!(caller.key(), thumbprint(&w.key));
     let task = TaskSvidId::parse(caller.spiffe_id(), &own).unwrap();
     assert_eq!((task.agent(), task.path()), (&agent, &path[..]));
 }
