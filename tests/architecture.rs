@@ -419,8 +419,16 @@ fn every_sabotage_is_run_and_documented() {
 #[test]
 fn every_invariant_is_accounted_for_and_its_tests_exist() {
     let invariants = read("docs/invariants.md");
-    let ids =
-        [("L", 1..=12), ("T", 1..=8), ("D", 1..=7), ("U", 1..=7), ("P", 1..=5), ("C", 1..=7), ("W", 1..=8)];
+    let ids = [
+        ("L", 1..=12),
+        ("T", 1..=8),
+        ("D", 1..=7),
+        ("U", 1..=7),
+        ("P", 1..=5),
+        ("C", 1..=7),
+        ("W", 1..=8),
+        ("I", 1..=2),
+    ];
     for (letter, numbers) in ids {
         for number in numbers {
             let row = format!("| {letter}{number} |");

@@ -65,7 +65,7 @@ impl TokenError {
     pub const fn reason(self) -> &'static str {
         match self {
             Self::Jws(error) => error.reason(),
-            Self::Claims => "claims_malformed",
+            Self::Claims => "malformed",
             Self::Issuer => "iss_mismatch",
             Self::Subject => "sub_mismatch",
             Self::Audience => "aud_mismatch",

@@ -2,6 +2,7 @@
 
 pub mod ca;
 pub mod daemon;
+pub mod jose;
 pub mod journal;
 pub mod seed;
 pub mod suite;

@@ -1,4 +1,4 @@
-//! Keys that sign certificates.
+//! Keys that sign certificates and tokens.
 
 use std::fmt;
 
@@ -7,9 +7,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::rsa::{KeyPairComponents, PublicKeyComponents};
 use ring::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256,
-    RSA_PSS_SHA256, RsaEncoding, RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING,
+    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384,
+    RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
 };
+use serde_json::{Map, Value, json};
 
 use super::der;
 
@@ -117,6 +119,50 @@ impl Key {
                 signature
             }
         }
+    }
+
+    /// Signs as tokens are signed with this algorithm (RFC 7518 §3.3 to §3.5). An elliptic key has one and signs with
+    /// that, whatever the token says.
+    #[must_use]
+    pub fn sign_jose(&self, algorithm: &str, message: &[u8]) -> Vec<u8> {
+        let rng = SystemRandom::new();
+        let (fixed, pkcs8) = match &self.0 {
+            Private::P256(_, pkcs8) => (&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8),
+            Private::P384(_, pkcs8) => (&ECDSA_P384_SHA384_FIXED_SIGNING, pkcs8),
+            Private::Rsa(pair, ..) => {
+                let encoding: &'static dyn RsaEncoding = match algorithm {
+                    "RS384" => &RSA_PKCS1_SHA384,
+                    "RS512" => &RSA_PKCS1_SHA512,
+                    "PS256" => &RSA_PSS_SHA256,
+                    "PS384" => &RSA_PSS_SHA384,
+                    "PS512" => &RSA_PSS_SHA512,
+                    _ => &RSA_PKCS1_SHA256,
+                };
+                let mut signature = vec![0; pair.public().modulus_len()];
+                pair.sign(encoding, &rng, message, &mut signature).unwrap();
+                return signature;
+            }
+        };
+        let pair = EcdsaKeyPair::from_pkcs8(fixed, pkcs8, &rng).unwrap();
+        pair.sign(&rng, message).unwrap().as_ref().to_vec()
+    }
+
+    /// The public half as a JWK: the members of its type alone.
+    #[must_use]
+    pub fn jwk(&self) -> Map<String, Value> {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let (curve, pair) = match &self.0 {
+            Private::P256(pair, _) => ("P-256", pair),
+            Private::P384(pair, _) => ("P-384", pair),
+            Private::Rsa(..) => {
+                let [n, ..] = RFC_7515_A_2;
+                let jwk = json!({"kty": "RSA", "n": n, "e": text(&RSA_EXPONENT)});
+                return jwk.as_object().unwrap().clone();
+            }
+        };
+        let (_, point) = pair.public_key().as_ref().split_first().unwrap();
+        let (x, y) = point.split_at(point.len() / 2);
+        json!({"kty": "EC", "crv": curve, "x": text(x), "y": text(y)}).as_object().unwrap().clone()
     }
 
     /// The `AlgorithmIdentifier` of its signatures.
