@@ -184,14 +184,11 @@ impl<'a> Jws<'a> {
                 None => Err(JwsError::KeyUnknown),
             },
             TokenKey::Any => {
-                let verdicts =
-                    keys.all().map(|jwk| self.check_by(jwk.key(), jwk.could_verify(self.algorithm)));
+                let verdict = |jwk: &Jwk| self.check_by(jwk.key(), jwk.could_verify(self.algorithm));
+                let verdicts: Vec<_> = keys.all().map(verdict).collect();
                 // Any key that verifies it will do; if none does, the refusal that came closest is the answer.
-                verdicts.fold(Err(JwsError::KeyUnknown), |best, verdict| match (best, verdict) {
-                    (Ok(()), _) | (_, Ok(())) => Ok(()),
-                    (Err(JwsError::Signature), _) | (_, Err(JwsError::Signature)) => Err(JwsError::Signature),
-                    (_, refusal) => refusal,
-                })
+                let closest = [Ok(()), Err(JwsError::Signature), Err(JwsError::AlgorithmMismatch)];
+                closest.into_iter().find(|it| verdicts.contains(it)).unwrap_or(Err(JwsError::KeyUnknown))
             }
             TokenKey::Embedded(key) => self.check_by(key, key.algorithm() == Some(self.algorithm)),
         }

@@ -4,7 +4,12 @@
 //! As with the chains of [`crate::suite`], whoever made a case says what must become of it, and a case has at most one
 //! thing wrong. The cases and their ids are the same in every run, their keys are not.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot make its input fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    reason = "a test that cannot make its input fails, and its tables are read as tables"
+)]
 
 mod claims;
 mod encoding;
