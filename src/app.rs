@@ -36,11 +36,13 @@ use self::keys::Keys;
 pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, TASK_TOKEN_KEY_FILE};
 use self::root_socket::RootSocket;
 use self::server_tls::{renew_server_certificate, server_tls, trust_of};
+use crate::bearers::Bearers;
 use crate::bookmarks::{self, Bookmarks};
 use crate::broker::{Broker, Parts};
 use crate::clock::ClockState;
 use crate::config::Config;
 use crate::configuration::Configuration;
+use crate::discovery::Discovered;
 use crate::grpc::{self, Peer, ProofMemory};
 use crate::http::{HttpListener, PublicDocuments, Readiness, Site};
 use crate::metrics::Metrics;
@@ -76,7 +78,7 @@ pub struct App {
 /// [`StartError`] as a start would.
 pub fn check(path: &Path) -> Result<(), StartError> {
     let config = Config::load(path)?;
-    Configuration::load(&config)?;
+    Configuration::load(&config, &Discovered::default())?;
     let (directory, rng) = (&config.state_directory, SystemRandom::new());
     SigningKey::<Checkpoints>::load(&directory.join(CHECKPOINT_KEY_FILE), &rng)?;
     SigningKey::<TaskTokens>::load(&directory.join(TASK_TOKEN_KEY_FILE), &rng)?;
@@ -119,6 +121,7 @@ impl App {
         let signer = LocalSigner::new(token_key, config.issuer.clone(), Arc::clone(&authority), rng.clone());
         let capacity = config.limits.capacity();
         let held = Arc::clone(&journal) as Arc<dyn Journal>;
+        let bearers = Bearers::restored(state.bearers.values().cloned(), config.bearers.bound());
         let table = Table::restored(state, configuration.clone(), capacity, held);
         let broker = Arc::new(Broker::new(Parts {
             table,
@@ -129,6 +132,8 @@ impl App {
             planner,
             state_key,
             bookmarks,
+            bearers,
+            bearer_limits: config.bearers.limits(),
             issuer: config.issuer.clone(),
             trust_domain: config.trust_domain.clone(),
             limits: config.limits.clone(),

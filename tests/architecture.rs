@@ -71,11 +71,12 @@ const IMPURE: [&str; 12] = [
 ];
 
 /// What only one file may name. Tests are exempt, and `brevet-testkit`, which is for tests only.
-const ONLY_THERE: [(&str, &str); 7] = [
+const ONLY_THERE: [(&str, &str); 8] = [
     ("dashmap", "src/table.rs"),
     ("SystemTime", "src/clock.rs"),
     ("ClockId", "src/clock.rs"),
     ("Caller::verified_x509_svid", "crates/brevet-identity/src/x509_svid.rs"),
+    ("Caller::verified_bearer", "src/grpc/bearer.rs"),
     ("Permit::granted", "crates/brevet-policy/src/decide.rs"),
     ("Plan::drawn", "crates/brevet-mint/src/plan.rs"),
     ("Recorded::durable", "src/table.rs"),

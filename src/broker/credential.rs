@@ -81,8 +81,8 @@ pub struct Possession {
     pub offered: Thumbprint,
     /// The other keys that the connection has proven.
     pub proven: Vec<Thumbprint>,
-    /// The connection's own key and certificate.
-    pub certificate: (Thumbprint, CertificateDigest),
+    /// The connection's own key and certificate, if these prove the caller.
+    pub certificate: Option<(Thumbprint, CertificateDigest)>,
     /// The one-time claim that it redeems.
     pub claim: Option<ClaimDigest>,
 }
@@ -99,8 +99,7 @@ impl Possession {
     }
 
     fn certificate_of(&self, holder: Thumbprint) -> Option<CertificateDigest> {
-        let (key, certificate) = self.certificate;
-        (key == holder).then_some(certificate)
+        self.certificate.filter(|(key, _)| *key == holder).map(|(_, certificate)| certificate)
     }
 }
 

@@ -13,6 +13,7 @@ use axum::response::Response;
 use brevet_core::fact::DeniedOperation;
 use tonic::{Code, Status};
 
+use super::bearer::Shown;
 use super::door::Door;
 use super::peer::Peer;
 use super::status;
@@ -31,7 +32,11 @@ async fn within(max: Duration, request: Request, next: Next) -> Response {
 }
 
 /// Answers in time, and for the methods where none of them did.
-pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, next: Next) -> Response {
+pub(super) async fn answered(door: Arc<Door>, max: Duration, mut request: Request, next: Next) -> Response {
+    if let Some(shown) = Shown::by(&request) {
+        let peer = door.peer_of(shown).await;
+        request.extensions_mut().insert(peer);
+    }
     let who = Who::of(&request);
     if let Some((http, unread)) = not_understood(&request) {
         let mut response = refuse(&door, &who, NO_METHOD, &unread).into_http();

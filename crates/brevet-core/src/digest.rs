@@ -102,6 +102,10 @@ digest!(
     TrustDigest
 );
 digest!(
+    /// A bearer's token: all that was signed of it, and not the signature, of which there may be more than one.
+    BearerDigest
+);
+digest!(
     /// A request's body, by which a retry is told from another request with the same id.
     RequestDigest
 );

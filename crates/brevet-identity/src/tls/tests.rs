@@ -46,7 +46,8 @@ fn world() -> World {
         Arc::new(move || Arc::clone(&callers.lock().unwrap()))
     };
     let chain = vec![broker.svid(&key, BROKER).into()];
-    let server = Arc::new(server_config(chain, private(&key), source, time.clone()).unwrap());
+    let server =
+        Arc::new(server_config(chain, private(&key), Certificates::Required, source, time.clone()).unwrap());
     World { home, broker, time, callers, server }
 }
 
