@@ -15,6 +15,7 @@ pub mod deadlines;
 pub mod demo;
 pub mod dev;
 pub mod grpc;
+pub mod hardening;
 pub mod http;
 pub mod known_tokens;
 pub mod metrics;

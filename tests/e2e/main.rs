@@ -13,6 +13,8 @@ mod documented;
 #[cfg(test)]
 mod every_method;
 #[cfg(test)]
+mod hardening;
+#[cfg(test)]
 mod holder;
 #[cfg(test)]
 mod identity;

@@ -13,16 +13,19 @@ use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     ServerConfig, SignatureScheme,
 };
 use webpki::KeyUsage;
+use zeroize::Zeroize;
 
 use crate::trust::{CallerTrust, ServerTrust};
 use crate::x509_svid::{self, SIGNATURE_ALGORITHMS, X509SvidError};
@@ -54,10 +57,11 @@ pub fn server_config(
     callers: TrustSource<CallerTrust>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ServerConfig, Error> {
+    let identity = identity(chain, key)?;
     let mut config = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(CallerVerifier { trust: callers }))
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(identity);
     // INVARIANT: no resumption, by session or by ticket, and so no early data.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -77,16 +81,30 @@ pub fn client_config(
     expected: SpiffeId,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ClientConfig, Error> {
+    let identity = identity(chain, key)?;
     let mut config = ClientConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         // Servers are named by their SPIFFE ID, so the verifier is not the one for host names.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(ServerVerifier { trust: servers, expected }))
-        .with_client_auth_cert(chain, key)?;
+        .with_client_cert_resolver(identity);
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
+}
+
+/// What is presented in handshakes. The key's encoding is erased, whatever comes of it; what signs is `ring`'s and ends with
+/// the configuration.
+fn identity(
+    chain: Vec<CertificateDer<'static>>,
+    mut key: PrivateKeyDer<'static>,
+) -> Result<Arc<SingleCertAndKey>, Error> {
+    let signing = any_supported_type(&key);
+    key.zeroize();
+    let certified = CertifiedKey::new(chain, signing?);
+    certified.keys_match()?;
+    Ok(Arc::new(SingleCertAndKey::from(certified)))
 }
 
 fn provider() -> Arc<CryptoProvider> {
