@@ -21,8 +21,8 @@ use crate::world::binary;
 
 /// A user who owns nothing, where the tests run as root: from root nothing is kept.
 const NOBODY: u32 = 65_534;
-/// Tells the reader which process to read.
-const TARGET: &str = "BREVET_TEST_TARGET";
+/// Tells a process that a test starts what to try to reach.
+pub(crate) const TARGET: &str = "BREVET_TEST_TARGET";
 
 /// The user of both processes, if it is not the one of the tests.
 fn user() -> Option<u32> {
@@ -30,10 +30,10 @@ fn user() -> Option<u32> {
 }
 
 /// An open program, which a user can run who cannot reach it by its path.
-struct Program(File);
+pub(crate) struct Program(File);
 
 impl Program {
-    fn open(path: impl AsRef<Path>) -> Self {
+    pub(crate) fn open(path: impl AsRef<Path>) -> Self {
         Self(File::open(path).unwrap())
     }
 
@@ -41,7 +41,7 @@ impl Program {
         format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(self.path());
         if let Some(user) = user() {
             command.uid(user).gid(user);
