@@ -17,6 +17,7 @@ pub mod demo;
 pub mod dev;
 pub mod discovery;
 pub mod grpc;
+pub mod hardening;
 pub mod http;
 pub mod known_tokens;
 pub mod metrics;

@@ -436,13 +436,43 @@ fn every_invariant_is_accounted_for_and_its_tests_exist() {
             assert!(invariants.lines().any(|line| line.starts_with(&row)), "no row {letter}{number}");
         }
     }
-    let mut found = 0;
-    for (path, test) in quoted(&invariants).iter().filter_map(|text| text.split_once(".rs::")) {
-        let path = format!("{path}.rs");
-        assert!(read(&path).contains(&format!("fn {test}(")), "{path} has no {test}");
-        found += 1;
+    assert!(tests_that_exist(&invariants) > 20, "docs/invariants.md names its tests as `path.rs::test`");
+}
+
+/// How many tests a document names, each of which is there.
+fn tests_that_exist(document: &str) -> usize {
+    let quoted = quoted(document);
+    let tests = quoted.iter().filter_map(|text| text.split_once(".rs::"));
+    tests
+        .map(|(path, test)| {
+            let path = format!("{path}.rs");
+            assert!(read(&path).contains(&format!("fn {test}(")), "{path} has no {test}");
+        })
+        .count()
+}
+
+#[test]
+fn every_threat_has_a_test_or_says_that_it_has_none() {
+    let model = read("docs/threat-model.md");
+    let rows: Vec<&str> = ["Actors", "Agentic applications", "Non-human identities", "Zero trust"]
+        .into_iter()
+        .flat_map(|title| {
+            let (_, section) = model.split_once(&format!("## {title}\n")).unwrap();
+            let section = section.split("\n## ").next().unwrap();
+            section.lines().filter(|line| line.starts_with('|')).skip(2)
+        })
+        .collect();
+    let numbered = (1..=10)
+        .flat_map(|number| [format!("| ASI{number:02} |"), format!("| NHI{number} |")])
+        .chain((1..=7).map(|number| format!("| ZT{number}:")));
+    for id in numbered {
+        assert_eq!(rows.iter().filter(|row| row.starts_with(&id)).count(), 1, "rows that begin with {id}");
     }
-    assert!(found > 20, "docs/invariants.md names its tests as `path.rs::test`");
+    for row in &rows {
+        let admits = ["*not built yet*", "*not defended*"].iter().any(|admission| row.contains(admission));
+        assert!(admits || tests_that_exist(row) > 0, "neither a test nor an admission: {row}");
+    }
+    assert!(tests_that_exist(&model) > rows.len(), "docs/threat-model.md names its tests as `path.rs::test`");
 }
 
 /// What a document has between backticks.
@@ -456,7 +486,9 @@ fn quoted(document: &str) -> Vec<&str> {
 
 fn documents() -> Vec<String> {
     let mut documents = files("docs", ".md");
-    documents.extend(["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(String::from));
+    documents.extend(
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"].map(String::from),
+    );
     documents
 }
 

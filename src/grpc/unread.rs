@@ -11,6 +11,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use brevet_core::fact::DeniedOperation;
+use brevet_core::sabotage;
 use tonic::{Code, Status};
 
 use super::bearer::Shown;
@@ -38,6 +39,9 @@ pub(super) async fn answered(door: Arc<Door>, max: Duration, mut request: Reques
         request.extensions_mut().insert(peer);
     }
     let who = Who::of(&request);
+    if sabotage::on("secrets_are_logged") {
+        tracing::debug!(headers = ?request.headers(), path = request.uri().path(), "a request");
+    }
     if let Some((http, unread)) = not_understood(&request) {
         let mut response = refuse(&door, &who, NO_METHOD, &unread).into_http();
         *response.status_mut() = http;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod credential;
 #[cfg(test)]
 mod delegate;
@@ -12,6 +14,8 @@ mod disk;
 mod documented;
 #[cfg(test)]
 mod every_method;
+#[cfg(test)]
+mod hardening;
 #[cfg(test)]
 mod holder;
 #[cfg(test)]

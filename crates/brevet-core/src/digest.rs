@@ -114,7 +114,8 @@ digest!(
     HopDigest
 );
 digest!(
-    /// A one-time claim value, of which the journal never holds more than this.
+    /// A one-time claim value, of which the journal never holds more than this. It is compared like any other digest: what the
+    /// time of that could tell is of the digest, from which nobody gets the 128 bits of the claim.
     ClaimDigest
 );
 digest!(

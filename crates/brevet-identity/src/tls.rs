@@ -13,16 +13,19 @@ use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WantsClientCert};
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{
     CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, Error,
     OtherError, ServerConfig, SignatureScheme,
 };
 use webpki::KeyUsage;
+use zeroize::Zeroize;
 
 use crate::trust::{CallerTrust, ServerTrust};
 use crate::x509_svid::{self, SIGNATURE_ALGORITHMS, X509SvidError};
@@ -64,10 +67,11 @@ pub fn server_config(
     callers: TrustSource<CallerTrust>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ServerConfig, Error> {
+    let identity = identity(chain, key)?;
     let mut config = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(CallerVerifier { certificates, trust: callers }))
-        .with_single_cert(chain, key)?;
+        .with_cert_resolver(identity);
     // INVARIANT: no resumption, by session or by ticket, and so no early data.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -87,7 +91,8 @@ pub fn client_config(
     expected: SpiffeId,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ClientConfig, Error> {
-    Ok(calling(client_builder(servers, expected, time)?.with_client_auth_cert(chain, key)?))
+    let identity = identity(chain, key)?;
+    Ok(calling(client_builder(servers, expected, time)?.with_client_cert_resolver(identity)))
 }
 
 /// The configuration of a client that has no certificate and shows a token with its calls, to the server `expected` and
@@ -120,6 +125,19 @@ fn calling(mut config: ClientConfig) -> ClientConfig {
     config.enable_early_data = false;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config
+}
+
+/// What is presented in handshakes. The key's encoding is erased, whatever comes of it; what signs is `ring`'s and ends with
+/// the configuration.
+fn identity(
+    chain: Vec<CertificateDer<'static>>,
+    mut key: PrivateKeyDer<'static>,
+) -> Result<Arc<SingleCertAndKey>, Error> {
+    let signing = any_supported_type(&key);
+    key.zeroize();
+    let certified = CertifiedKey::new(chain, signing?);
+    certified.keys_match()?;
+    Ok(Arc::new(SingleCertAndKey::from(certified)))
 }
 
 fn provider() -> Arc<CryptoProvider> {

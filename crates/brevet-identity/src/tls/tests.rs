@@ -188,7 +188,7 @@ fn a_caller_without_a_certificate_does_not_pass_the_handshake() {
 struct NoCertificate;
 
 impl rustls::client::ResolvesClientCert for NoCertificate {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         None
     }
 
