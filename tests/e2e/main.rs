@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod bearer;
+#[cfg(test)]
 mod canaries;
 #[cfg(test)]
 mod credential;

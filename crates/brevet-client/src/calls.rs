@@ -31,14 +31,14 @@ impl Token {
     }
 
     /// Adds to a call what proves its caller.
-    fn show<B>(&self, request: &mut Request<B>) -> Result<(), Status> {
+    fn show<B>(&self, origin: &str, request: &mut Request<B>) -> Result<(), Status> {
         let problem = |what: &str| Status::unauthenticated(format!("the token cannot be shown: {what}"));
         let token = fs::read_to_string(&self.path).map_err(|error| problem(&error.to_string()))?;
         let token = token.trim_ascii();
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| problem("the clock"))?;
         let mut id = [0; 16];
         SystemRandom::new().fill(&mut id).map_err(|_| problem("no randomness from the system"))?;
-        let url = request.uri().to_string();
+        let url = format!("{origin}{}", request.uri().path());
         let proof = prove(
             &self.key,
             &Proof {
@@ -73,11 +73,14 @@ impl fmt::Debug for Token {
 #[derive(Debug, Clone)]
 pub struct Calls {
     channel: Channel,
-    token: Option<Arc<Token>>,
+    token: Option<Shown>,
 }
 
+/// What is shown, and the broker's URL that its proofs are for, without a slash at its end.
+pub(crate) type Shown = (Arc<Token>, Arc<str>);
+
 impl Calls {
-    pub(crate) const fn new(channel: Channel, token: Option<Arc<Token>>) -> Self {
+    pub(crate) const fn new(channel: Channel, token: Option<Shown>) -> Self {
         Self { channel, token }
     }
 }
@@ -92,7 +95,7 @@ impl Service<Request<tonic::body::Body>> for Calls {
     }
 
     fn call(&mut self, mut request: Request<tonic::body::Body>) -> Self::Future {
-        let shown = self.token.as_ref().map_or(Ok(()), |token| token.show(&mut request));
+        let shown = self.token.as_ref().map_or(Ok(()), |(token, origin)| token.show(origin, &mut request));
         if let Err(status) = shown {
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }

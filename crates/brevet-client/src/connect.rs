@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 use zeroize::Zeroize;
 
-use crate::calls::{Calls, Token};
+use crate::calls::{Calls, Shown, Token};
 use crate::dpop::HolderKey;
 
 /// Why there is no connection.
@@ -177,7 +177,7 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct Broker {
     channel: Channel,
-    token: Option<Arc<Token>>,
+    token: Option<Shown>,
     answer_bytes_max: usize,
 }
 
@@ -278,7 +278,7 @@ pub async fn connect(
     let channel = dialled.connect_with_connector(connector).await.map_err(unreachable)?;
     let token = match &identity.0 {
         Kind::Certificate { .. } => None,
-        Kind::Token(token) => Some(Arc::clone(token)),
+        Kind::Token(token) => Some((Arc::clone(token), endpoint.trim_end_matches('/').into())),
     };
     Ok(Broker { token, ..Broker::over(channel, settings) })
 }
