@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use brevet_core::time::Timestamp;
 use ring::rand::{SecureRandom, SystemRandom};
+use rustls::time_provider::TimeProvider;
 use tonic::Status;
 use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{HeaderValue, Request, Response};
@@ -31,20 +31,20 @@ impl Token {
     }
 
     /// Adds to a call what proves its caller.
-    fn show<B>(&self, origin: &str, request: &mut Request<B>) -> Result<(), Status> {
+    fn show<B>(&self, shown: &Shown, request: &mut Request<B>) -> Result<(), Status> {
         let problem = |what: &str| Status::unauthenticated(format!("the token cannot be shown: {what}"));
         let token = fs::read_to_string(&self.path).map_err(|error| problem(&error.to_string()))?;
         let token = token.trim_ascii();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| problem("the clock"))?;
+        let now = shown.time.current_time().ok_or_else(|| problem("no time from the system"))?;
         let mut id = [0; 16];
         SystemRandom::new().fill(&mut id).map_err(|_| problem("no randomness from the system"))?;
-        let url = format!("{origin}{}", request.uri().path());
+        let url = format!("{}{}", shown.origin, request.uri().path());
         let proof = prove(
             &self.key,
             &Proof {
                 method: "POST",
                 url: &url,
-                issued_at: Timestamp::EPOCH.after(since),
+                issued_at: Timestamp::from_seconds(now.as_secs()),
                 id: &format!("{:032x}", u128::from_be_bytes(id)),
                 access_token: Some(token),
             },
@@ -73,15 +73,22 @@ impl fmt::Debug for Token {
 #[derive(Debug, Clone)]
 pub struct Calls {
     channel: Channel,
-    token: Option<Shown>,
+    shown: Option<Shown>,
 }
 
-/// What is shown, and the broker's URL that its proofs are for, without a slash at its end.
-pub(crate) type Shown = (Arc<Token>, Arc<str>);
+/// What is shown with each call.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) token: Arc<Token>,
+    /// The broker's URL that proofs are for, without a slash at its end.
+    pub(crate) origin: Arc<str>,
+    /// What proofs are dated by.
+    pub(crate) time: Arc<dyn TimeProvider>,
+}
 
 impl Calls {
-    pub(crate) const fn new(channel: Channel, token: Option<Shown>) -> Self {
-        Self { channel, token }
+    pub(crate) const fn new(channel: Channel, shown: Option<Shown>) -> Self {
+        Self { channel, shown }
     }
 }
 
@@ -95,7 +102,7 @@ impl Service<Request<tonic::body::Body>> for Calls {
     }
 
     fn call(&mut self, mut request: Request<tonic::body::Body>) -> Self::Future {
-        let shown = self.token.as_ref().map_or(Ok(()), |(token, origin)| token.show(origin, &mut request));
+        let shown = self.shown.as_ref().map_or(Ok(()), |shown| shown.token.show(shown, &mut request));
         if let Err(status) = shown {
             return Box::pin(std::future::ready(Ok(status.into_http())));
         }

@@ -177,7 +177,7 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct Broker {
     channel: Channel,
-    token: Option<Shown>,
+    shown: Option<Shown>,
     answer_bytes_max: usize,
 }
 
@@ -215,13 +215,13 @@ impl Broker {
     );
 
     const fn over(channel: Channel, settings: &Settings) -> Self {
-        Self { channel, token: None, answer_bytes_max: settings.answer_bytes_max }
+        Self { channel, shown: None, answer_bytes_max: settings.answer_bytes_max }
     }
 
     /// The connection for stubs: each call shows what the client is, if the connection does not.
     #[must_use]
     pub fn calls(&self) -> Calls {
-        Calls::new(self.channel.clone(), self.token.clone())
+        Calls::new(self.channel.clone(), self.shown.clone())
     }
 
     stub!(
@@ -276,11 +276,15 @@ pub async fn connect(
     });
     let unreachable = |source| ConnectError::Unreachable { endpoint: endpoint.to_owned(), source };
     let channel = dialled.connect_with_connector(connector).await.map_err(unreachable)?;
-    let token = match &identity.0 {
+    let shown = match &identity.0 {
         Kind::Certificate { .. } => None,
-        Kind::Token(token) => Some((Arc::clone(token), endpoint.trim_end_matches('/').into())),
+        Kind::Token(token) => Some(Shown {
+            token: Arc::clone(token),
+            origin: endpoint.trim_end_matches('/').into(),
+            time: Arc::clone(&settings.time),
+        }),
     };
-    Ok(Broker { token, ..Broker::over(channel, settings) })
+    Ok(Broker { shown, ..Broker::over(channel, settings) })
 }
 
 /// Connects to the local root socket of a broker on this machine. Neither end shows a certificate: the kernel tells the
