@@ -110,11 +110,16 @@ const BUNDLE_MANY: usize = 40;
 #[test]
 fn a_budget_that_is_spent_is_not_given_again_for_other_trust_domains() {
     let w = world();
-    let bundle = || Bundle::from_certificates(&certificates(&namesakes(BUNDLE_MANY))).unwrap();
-    let many = (0..5).map(|n| (trust_domain(&format!("td{n}.example")), bundle()));
-    let bundles = Bundles::new(many.chain([(trust_domain("td.example"), bundle())])).unwrap();
-    let stranger = [Spec::leaf("ca", &w.key, ID).sign(&Key::p256())];
-    assert_eq!(cost(&stranger, &bundles), (Err(X509SvidError::Chain), SIGNATURES_MAX));
+    let (own, other) = (namesakes(SIGNATURES_MAX), namesakes(1));
+    let bundle = |authorities| Bundle::from_certificates(&certificates(authorities)).unwrap();
+    let judged = |own| {
+        let bundles =
+            [(trust_domain("other.example"), bundle(&other)), (trust_domain("td.example"), bundle(own))];
+        cost(&[Spec::leaf("ca", &w.key, ID).sign(&other[0].0)], &Bundles::new(bundles).unwrap())
+    };
+    // Who signed it is found out while there is something left, and is nobody's business after that.
+    assert_eq!(judged(&own[..1]).0, Err(X509SvidError::NotAuthoritative));
+    assert_eq!(judged(&own), (Err(X509SvidError::Chain), SIGNATURES_MAX));
 }
 
 #[test]
