@@ -476,10 +476,11 @@ fn every_threat_has_a_test_or_says_that_it_has_none() {
 }
 
 /// What a verifier of SVIDs must hold, by the rows of `docs/spiffe-conformance.md`. There may be more rows.
-const SPIFFE_ROWS: [(&str, &[u8]); 3] = [
+const SPIFFE_ROWS: [(&str, &[u8]); 4] = [
     ("ID", &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 20, 21]),
     ("X5", &[2, 6, 13, 14, 15, 16, 17, 21, 22]),
     ("BU", &[2, 3, 5, 6, 8, 10, 11]),
+    ("JW", &[1, 4, 5, 6, 9, 11, 12, 13, 15]),
 ];
 
 /// The rows that a test is named after: `["X5-14", "BU-06"]` for `x5_14_bu_06_…`.
