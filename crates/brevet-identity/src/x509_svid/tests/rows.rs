@@ -102,7 +102,7 @@ fn x5_17_a_leaf_without_a_path_is_refused() {
 #[test]
 fn bu_06_an_empty_bundle_makes_every_svid_of_its_trust_domain_invalid() {
     let w = world();
-    let unusable = br#"{"keys":[{"kty":"EC","use":"jwt-svid"},{"kty":"PQC","use":"x509-svid"}]}"#;
+    let unusable = br#"{"keys":[{"kty":"EC","use":"wit-svid"},{"kty":"PQC","use":"x509-svid"}]}"#;
     for text in [&br#"{"keys":[]}"#[..], unusable] {
         let empty = Bundle::from_spiffe_json(text).unwrap();
         let bundles =
