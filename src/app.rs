@@ -95,7 +95,7 @@ impl App {
         // 1. What the broker stands on: files, journal, clock and keys.
         let Ground { config, configuration, reloader, clock, journal, state, replayed, keys, rng } =
             Ground::lay(path).await?;
-        let Keys { tokens: token_key, bookmarks, state: state_key, authority } = keys;
+        let Keys { tokens: token_key, bookmarks, state: state_key, authority, checkpoints } = keys;
         let bookmarks = Bookmarks::new(bookmarks, rng.clone());
 
         // 2. The broker.
@@ -117,7 +117,8 @@ impl App {
             token_key.kid().clone(),
             &authority,
             config.limits.lease_lifetime_max(),
-        );
+        )
+        .knowing_own_keys([checkpoints, bookmarks.public_jwk().kid().clone()]);
         let signer = LocalSigner::new(token_key, config.issuer.clone(), Arc::clone(&authority), rng.clone());
         let capacity = config.limits.capacity();
         let held = Arc::clone(&journal) as Arc<dyn Journal>;

@@ -8,6 +8,9 @@
     reason = "a rule that cannot read the tree does not hold"
 )]
 
+#[path = "architecture/spiffe.rs"]
+mod spiffe;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;

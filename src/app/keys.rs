@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use brevet_core::name::KeyId;
 use brevet_core::time::Timestamp;
 use brevet_journal::checkpoint::{CheckpointSigner, Signature, SigningFailed};
 use brevet_mint::ca::{CaFiles, CaKey};
@@ -33,6 +34,8 @@ pub(super) struct Keys {
     pub(super) bookmarks: SigningKey<Bookmarks>,
     pub(super) state: StateKey,
     pub(super) authority: Arc<CaKey>,
+    /// Which key signs the journal's checkpoints; the key itself is the journal's.
+    pub(super) checkpoints: KeyId,
 }
 
 impl Keys {
@@ -51,7 +54,8 @@ impl Keys {
             }
         }
         let files = CaFiles { key: directory.join(CA_KEY_FILE), certificate: directory.join("ca.pem") };
-        let checkpoints = SigningKey::load_or_create(&directory.join(CHECKPOINT_KEY_FILE), rng)?;
+        let checkpoints: SigningKey<Checkpoints> =
+            SigningKey::load_or_create(&directory.join(CHECKPOINT_KEY_FILE), rng)?;
         let keys = Self {
             tokens: SigningKey::load_or_create(&directory.join(TASK_TOKEN_KEY_FILE), rng)?,
             bookmarks: SigningKey::load_or_create(&directory.join(BOOKMARK_KEY_FILE), rng)?,
@@ -63,6 +67,7 @@ impl Keys {
                 AUTHORITY_LIFETIME,
                 rng,
             )?),
+            checkpoints: checkpoints.kid().clone(),
         };
         Ok((keys, checkpoints))
     }

@@ -64,6 +64,10 @@ pub enum Wanted {
     X509Svid {
         /// The public half of the holder key, as the certification request names it.
         public_key: PublicKey,
+        /// Whether the certification request asked for more. It makes no other request of it, so that it is no part of
+        /// the body.
+        #[serde(skip)]
+        ignored_attributes: bool,
     },
     /// One in place of another.
     Renewal {
@@ -262,9 +266,10 @@ impl Broker {
             .agent(&who.spiffe_id)
             .ok_or_else(|| denied("not_registered", "the agent is not registered"))?;
         match wanted {
-            Wanted::X509Svid { public_key } => {
+            Wanted::X509Svid { public_key, ignored_attributes } => {
                 below_ceiling(agent, task.sensitivity_max, &Scope::default())?;
-                Ok(FormFacts::X509Svid { trust_domain: self.trust_domain.clone(), public_key })
+                let trust_domain = self.trust_domain.clone();
+                Ok(FormFacts::X509Svid { trust_domain, public_key, ignored_attributes })
             }
             Wanted::TaskToken { audience, scope } => {
                 let scope = task_scope.narrow(scope)?;
@@ -352,7 +357,7 @@ fn renewed(terms: &Terms, scope: Option<&Scope>) -> Result<Wanted, Refusal> {
             Ok(Wanted::TaskToken { audience: token.audience.clone(), scope })
         }
         Content::X509Svid(svid) if scope.is_none() => {
-            Ok(Wanted::X509Svid { public_key: svid.public_key.clone() })
+            Ok(Wanted::X509Svid { public_key: svid.public_key.clone(), ignored_attributes: false })
         }
         Content::X509Svid(_) => Err(Refusal::invalid("scope", "an X.509-SVID has none")),
     }

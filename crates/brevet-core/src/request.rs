@@ -280,6 +280,10 @@ pub enum FormFacts {
         trust_domain: TrustDomain,
         /// The public half of the holder key.
         public_key: PublicKey,
+        /// Whether the certification request asked for more than its key, for extensions or a password. All of that
+        /// was passed over; policy does not see it, and the record does.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ignored_attributes: bool,
     },
 }
 

@@ -1,4 +1,5 @@
 mod bounds;
+mod rows;
 
 use brevet_core::id::Id;
 use brevet_core::task_svid::TaskSvidId;
@@ -394,17 +395,6 @@ fn an_authority_that_does_not_hold_signs_nothing() {
         Spec::authority("root", "between", &between).sign(&key),
     ];
     assert_eq!(verify_chain(&chain, &trust, NOW).unwrap_err(), X509SvidError::Chain);
-}
-
-#[test]
-fn an_empty_bundle_makes_every_svid_of_its_trust_domain_invalid() {
-    let w = world();
-    let empty = Bundle::from_spiffe_json(br#"{"keys":[]}"#).unwrap();
-    let bundles = [(trust_domain("td.example"), empty), (trust_domain("other.example"), bundle(&w.other))];
-    let trust = CallerTrust::new(trust_domain("b"), bundles).unwrap();
-    assert_eq!(verify_chain(&[w.leaf().sign(&w.home.key)], &trust, NOW).unwrap_err(), X509SvidError::Chain);
-    let leaf = w.other.svid(&w.key, ID);
-    assert_eq!(verify_chain(&[leaf], &trust, NOW).unwrap_err(), X509SvidError::NotAuthoritative);
 }
 
 #[test]
