@@ -44,7 +44,8 @@ async fn nothing_else_is_taken_and_nothing_is_followed() {
     let other = metadata().replace("\"ISSUER\",", "\"https://other.example\",");
     let leads_away = metadata().replace("ISSUER/keys", "http://keys.example/keys");
     let private = document(r#"{"keys":[{"kty":"oct","kid":"a","k":"AA"}]}"#);
-    let cases: Vec<(Vec<String>, fn(&FetchError) -> bool)> = vec![
+    type Expected = fn(&FetchError) -> bool;
+    let cases: Vec<(Vec<String>, Expected)> = vec![
         (vec![redirect.to_owned()], |e| matches!(e, FetchError::Status(_))),
         (vec![metadata(), redirect.to_owned()], |e| matches!(e, FetchError::Status(_))),
         (vec![document("not json")], |e| matches!(e, FetchError::Metadata)),
