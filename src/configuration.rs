@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use brevet_core::control::Control;
+use brevet_core::fact::ConfigurationPart;
 use brevet_core::registry::{InvalidRegistry, Registry};
 use brevet_identity::trust::CallerTrust;
 use brevet_policy::{LoadError, Policies};
@@ -29,6 +30,19 @@ pub enum ConfigurationError {
     /// Anybody on this machine could say what is permitted, or whose word is taken.
     #[error("{0} may be written by everybody")]
     Exposed(PathBuf),
+}
+
+impl ConfigurationError {
+    /// Which part is refused, and a stable name of why, for the audit.
+    #[must_use]
+    pub const fn reason(&self) -> (ConfigurationPart, &'static str) {
+        match self {
+            Self::Registry(_) => (ConfigurationPart::Registry, "registry_inconsistent"),
+            Self::Policies(_) => (ConfigurationPart::Policies, "policies_refused"),
+            Self::Trust(problem) => (ConfigurationPart::Trust, problem.reason()),
+            Self::Exposed(_) => (ConfigurationPart::File, "file_exposed"),
+        }
+    }
 }
 
 /// Who exists, what is permitted, and whose word is taken.

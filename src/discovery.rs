@@ -59,6 +59,15 @@ struct Source {
     ca: Option<PathBuf>,
 }
 
+/// What a look came to.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Whether other keys are to be used than before.
+    pub changed: bool,
+    /// Why keys that were found are refused.
+    pub refused: Vec<&'static str>,
+}
+
 /// Looks for keys in the background.
 #[derive(Debug)]
 pub struct Discovery {
@@ -96,19 +105,19 @@ impl Discovery {
         }
     }
 
-    /// Begins a look if it is time, and takes what an earlier one found. Answers whether other keys are to be used than
-    /// before. Waits for nothing.
-    pub fn look(&mut self, discovered: &Discovered, now: Timestamp) -> bool {
-        let mut changed = false;
+    /// Begins a look if it is time, and takes what an earlier one found. Waits for nothing.
+    pub fn look(&mut self, discovered: &Discovered, now: Timestamp) -> Looked {
+        let mut looked = Looked::default();
         while let Some(Ok((issuer, outcome))) = self.looking.try_join_next() {
             match outcome {
                 Ok(keys) => {
                     if discovered.keep(&issuer, keys, now) {
                         info!(issuer, "the issuer has other keys than before");
-                        changed = true;
+                        looked.changed = true;
                     }
                 }
                 Err(problem) => {
+                    looked.refused.extend(problem.refusal());
                     warn!(issuer, %problem, "the issuer's keys could not be had; those from before are used for now");
                 }
             }
@@ -127,7 +136,8 @@ impl Discovery {
         let oldest = Timestamp::from_millis(
             now.millis().saturating_sub(u64::try_from(self.age_max.as_millis()).unwrap_or(u64::MAX)),
         );
-        discovered.drop_before(oldest) || changed
+        looked.changed |= discovered.drop_before(oldest);
+        looked
     }
 }
 

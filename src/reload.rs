@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use brevet_core::fact::{ConfigurationPart, Fact, ReasonCode};
 use ring::digest::{Context, SHA256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -44,9 +45,16 @@ type Digest = Vec<u8>;
 /// Why a reload came to nothing.
 enum ReloadError {
     /// What the files say is refused; they have to change before it is tried again.
-    Refused(String),
+    Refused(Refused),
     /// It could not be put in force now, and is tried again.
     Later(String),
+}
+
+/// What is refused, why, and the same for people.
+struct Refused {
+    part: ConfigurationPart,
+    reason: &'static str,
+    problem: String,
 }
 
 impl Reloader {
@@ -66,7 +74,9 @@ impl Reloader {
 
     /// Reads the files again if they have changed, or if somebody asks for it.
     async fn look(&mut self, asked: bool, broker: &Broker) {
-        let asked = self.discovery.look(&self.discovered, broker.clock.now().judge) || asked;
+        let found = self.discovery.look(&self.discovered, broker.clock.now().judge);
+        found.refused.into_iter().for_each(|reason| refused(broker, ConfigurationPart::Trust, reason));
+        let asked = found.changed || asked;
         let digest = self.files.digest();
         if self.seen.as_ref() == Some(&digest) && !asked {
             return;
@@ -77,8 +87,9 @@ impl Reloader {
             Ok(false) => {
                 info!("nothing that is in force changed; listeners and limits are read at the start")
             }
-            Err(ReloadError::Refused(problem)) => {
+            Err(ReloadError::Refused(Refused { part, reason, problem })) => {
                 warn!(problem, "the changed configuration is refused; the old one stays in force");
+                refused(broker, part, reason);
             }
             Err(ReloadError::Later(problem)) => {
                 warn!(problem, "the changed configuration is not in force yet");
@@ -98,8 +109,9 @@ impl Reloader {
         if config.trust_domain != *broker.table.in_force().configuration.trust.own()
             || config.issuer != broker.issuer
         {
-            let problem = "trust_domain and issuer are read at the start";
-            return Err(ReloadError::Refused(problem.to_owned()));
+            let problem = "trust_domain and issuer are read at the start".to_owned();
+            let (part, reason) = (ConfigurationPart::File, "identity_changed");
+            return Err(ReloadError::Refused(Refused { part, reason, problem }));
         }
         let changed = broker.configure(configuration).await;
         let changed = changed.map_err(|refusal| ReloadError::Later(refusal.text))?;
@@ -113,10 +125,25 @@ impl Reloader {
     }
 }
 
-fn read(path: &Path, discovered: &Discovered) -> Result<(Config, Configuration), String> {
-    let config = Config::load(path).map_err(|problem| problem.to_string())?;
-    let configuration = Configuration::load(&config, discovered).map_err(|problem| problem.to_string())?;
+fn read(path: &Path, discovered: &Discovered) -> Result<(Config, Configuration), Refused> {
+    let config = Config::load(path).map_err(|problem| Refused {
+        part: ConfigurationPart::File,
+        reason: "configuration_invalid",
+        problem: problem.to_string(),
+    })?;
+    let configuration = Configuration::load(&config, discovered).map_err(|problem| {
+        let (part, reason) = problem.reason();
+        Refused { part, reason, problem: problem.to_string() }
+    })?;
     Ok((config, configuration))
+}
+
+/// Puts on record what was refused. A journal that is too busy for it leaves it to the log.
+fn refused(broker: &Broker, part: ConfigurationPart, reason: &'static str) {
+    let fact = Fact::ConfigurationRefused { part, reason: ReasonCode::of(reason) };
+    if let Err(problem) = broker.note(&fact) {
+        warn!(%problem, reason, "the refusal could not be recorded");
+    }
 }
 
 impl Files {

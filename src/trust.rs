@@ -55,6 +55,20 @@ pub enum TrustError {
     Trust(#[from] InvalidTrust),
 }
 
+impl TrustError {
+    /// A stable name for the audit.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "file_unreadable",
+            Self::Bundle { problem, .. } => problem.reason(),
+            Self::Keys { problem, .. } => problem.reason(),
+            Self::Issuer { .. } => "subjects_refused",
+            Self::Trust(_) => "trust_inconsistent",
+        }
+    }
+}
+
 /// Reads every bundle and every set of keys that the configuration names; what it leaves to be found is `discovered`.
 ///
 /// # Errors

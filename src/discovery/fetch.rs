@@ -61,6 +61,16 @@ pub(super) enum FetchError {
     Keys(#[from] InvalidJwkSet),
 }
 
+impl FetchError {
+    /// Why the keys are refused, if they were had.
+    pub(super) const fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Keys(problem) => Some(problem.reason()),
+            _ => None,
+        }
+    }
+}
+
 /// The keys that an issuer publishes: first its metadata, then the set that these name.
 pub(super) async fn keys_of(issuer: &str, ca: Option<&Path>, within: Duration) -> Result<JwkSet, FetchError> {
     tokio::time::timeout(within, async {

@@ -8,14 +8,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_api::v1;
 use brevet_client::dpop::{HolderKey, Proof, prove};
 use brevet_client::{Identity, Settings, connect};
-use brevet_core::fact::Fact;
+use brevet_core::fact::{ConfigurationPart, Fact};
 use brevet_testkit::x509::Key;
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue};
 use tower::ServiceExt;
 
-use crate::world::{Client, STATUS, World, issue, next_second, now, permission};
+use crate::world::{Client, STATUS, World, eventually, issue, next_second, now, permission, replace};
 
 const AUDIENCE: &str = "https://broker.dev.example";
 const ISSUER: &str = "https://issuer.dev.example";
@@ -348,4 +348,57 @@ async fn calls_over_one_connection_are_each_their_own_callers() {
     }
     drop((stranger, channel));
     tokens.world.finish();
+}
+
+/// Whoever publishes such keys has lost control of them; those from before stay, and the record says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn keys_that_are_refused_change_nothing_and_are_on_record() {
+    let tokens = Tokens::start();
+    next_second().await;
+    let good = fs::read_to_string(tokens.world.path("issuer.json")).unwrap();
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut set: Value = serde_json::from_str(&good).unwrap();
+        change(&mut set);
+        set.to_string()
+    };
+    let weak = json!({"kty": "RSA", "kid": "weak", "e": "AQAB", "n": URL_SAFE_NO_PAD.encode([0x81; 128])});
+    for (text, reason) in [
+        (with(&|set| set["keys"].as_array_mut().unwrap().push(weak.clone())), "key_unacceptable"),
+        (with(&|set| set["keys"][0]["d"] = json!("AA")), "key_unacceptable"),
+        (
+            with(&|set| set["keys"].as_array_mut().unwrap().push(json!({"kty": "oct", "k": "AA"}))),
+            "key_unacceptable",
+        ),
+        (
+            with(&|set| {
+                let one = set["keys"][0].clone();
+                set["keys"].as_array_mut().unwrap().push(one)
+            }),
+            "kid_duplicate",
+        ),
+        ("not json".to_owned(), "jwks_malformed"),
+    ] {
+        let refused = tokens.world.log().matches("stays in force").count();
+        replace(&tokens.world.path("issuer.json"), &text);
+        tokens.world.daemon.hang_up();
+        eventually(reason, || async { tokens.world.log().matches("stays in force").count() > refused }).await;
+        let mut robot = Tokens::claims("robot");
+        robot["iss"] = json!(ISSUER);
+        robot["jti"] = json!(refused.to_string());
+        let client = tokens.client(Some(ROBOT), &tokens.token(&robot), &tokens.holder).await;
+        let request = tokens.create(ROBOT, &format!("r{refused}"), v1::Sensitivity::Low);
+        client.create(request).await.ok();
+    }
+    let journal = tokens.world.finish();
+    let refused: Vec<_> = journal
+        .iter()
+        .filter_map(|written| match &written.fact {
+            Fact::ConfigurationRefused { part: ConfigurationPart::Trust, reason } => Some(reason.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        refused,
+        ["key_unacceptable", "key_unacceptable", "key_unacceptable", "kid_duplicate", "jwks_malformed"]
+    );
 }

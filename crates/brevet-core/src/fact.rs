@@ -82,6 +82,13 @@ pub enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         since: Option<Timestamp>,
     },
+    /// What was to be put in force is refused, and what was in force stays.
+    ConfigurationRefused {
+        /// Of what kind it is.
+        part: ConfigurationPart,
+        /// The stable reason.
+        reason: ReasonCode,
+    },
     /// Policies, registry and trust were put in force.
     ConfigurationLoaded {
         /// The policies.
@@ -172,11 +179,12 @@ pub enum Fact {
 
 impl Fact {
     /// The name of every kind, the same in records, wire and filters.
-    pub const KINDS: [&str; 15] = [
+    pub const KINDS: [&str; 16] = [
         "task_opened",
         "task_ended",
         "lease_issued",
         "leases_ended",
+        "configuration_refused",
         "configuration_loaded",
         "lock_created",
         "lock_lifted",
@@ -199,6 +207,7 @@ impl Fact {
             Self::LeaseIssued { .. } => "lease_issued",
             Self::LeasesEnded { .. } => "leases_ended",
             Self::ConfigurationLoaded { .. } => "configuration_loaded",
+            Self::ConfigurationRefused { .. } => "configuration_refused",
             Self::LockCreated(_) => "lock_created",
             Self::LockLifted { .. } => "lock_lifted",
             Self::LockSwept { .. } => "lock_swept",
@@ -211,6 +220,20 @@ impl Fact {
             Self::SnapshotTaken { .. } => "snapshot_taken",
         }
     }
+}
+
+/// A part of what people configure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigurationPart {
+    /// The configuration file as such.
+    File,
+    /// Who exists.
+    Registry,
+    /// What is permitted.
+    Policies,
+    /// Whose word is taken: bundles and keys, from files or by discovery.
+    Trust,
 }
 
 /// Whose token was bound to which key.

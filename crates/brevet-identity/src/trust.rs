@@ -57,6 +57,20 @@ pub enum InvalidBundle {
     Authority(usize, #[source] X509SvidError),
 }
 
+impl InvalidBundle {
+    /// A stable name for the audit.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::JwkSet(error) => error.reason(),
+            Self::TooLarge => "bundle_size",
+            Self::Parameter(_) | Self::Pem | Self::X5c(_) => "bundle_malformed",
+            Self::KeyMismatch(_) => "key_unacceptable",
+            Self::Authority(_, error) => error.reason(),
+        }
+    }
+}
+
 /// Why bundles make no trust.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidTrust {

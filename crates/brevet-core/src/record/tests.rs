@@ -1,7 +1,8 @@
 use super::*;
 use crate::digest::{BearerDigest, Thumbprint};
 use crate::fact::{
-    BearerBound, DenialCause, DenialClass, DeniedOperation, Holder, LeaseOutcome, Outcome, ReasonCode,
+    BearerBound, ConfigurationPart, DenialCause, DenialClass, DeniedOperation, Holder, LeaseOutcome, Outcome,
+    ReasonCode,
 };
 use crate::id::RootTaskId;
 use crate::ledger::tests::sample::*;
@@ -115,6 +116,10 @@ fn every_fact(text: &str) -> Vec<Fact> {
         Fact::DenialsUnrecorded { class: DenialClass::Malformed, count: 1 },
         Fact::DenialsUnrecorded { class: DenialClass::Denied, count: u64::MAX },
         Fact::BearerBound(bearer_bound()),
+        Fact::ConfigurationRefused { part: ConfigurationPart::File, reason: reason() },
+        Fact::ConfigurationRefused { part: ConfigurationPart::Registry, reason: reason() },
+        Fact::ConfigurationRefused { part: ConfigurationPart::Policies, reason: reason() },
+        Fact::ConfigurationRefused { part: ConfigurationPart::Trust, reason: reason() },
         Fact::Started { version: text.to_owned(), replayed: Revision(u64::MAX), clock_behind: true },
         Fact::Stopped,
         Fact::SnapshotTaken { revision: Revision(3), digest: crate::digest::StateDigest::of(&[]) },
@@ -218,7 +223,7 @@ fn a_record_of_a_later_version_is_called_newer_and_garbage_malformed() {
 /// else, makes every journal unreadable.
 #[test]
 fn records_of_format_1_stay_readable() {
-    let golden: [&str; 13] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
+    let golden: [&str; 14] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
     let [lock_created, task_opened, lease_issued, later @ ..] =
         golden.map(|text| decode(text.as_bytes()).unwrap());
 
@@ -263,6 +268,10 @@ fn records_of_format_1_stay_readable() {
             uid: None,
         },
         Fact::BearerBound(bearer_bound()),
+        Fact::ConfigurationRefused {
+            part: ConfigurationPart::Trust,
+            reason: ReasonCode::of("key_unacceptable"),
+        },
     ];
     assert_eq!(later.map(|record| record.fact), facts);
 
