@@ -205,12 +205,12 @@ fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     }
 }
 
-fn scope(permissions: Vec<v1::Permission>) -> Parsed<Scope> {
-    let permissions = permissions.into_iter().map(permission).collect::<Parsed<Vec<_>>>()?;
+fn scope(permissions: &[v1::Permission]) -> Parsed<Scope> {
+    let permissions = permissions.iter().map(permission).collect::<Parsed<Vec<_>>>()?;
     Scope::new(permissions).map_err(|error| Refusal::invalid("scope", error))
 }
 
-fn permission(wire: v1::Permission) -> Parsed<Permission> {
+fn permission(wire: &v1::Permission) -> Parsed<Permission> {
     let audience =
         AudienceName::parse(&wire.audience).map_err(|error| Refusal::invalid("scope.audience", error))?;
     let resource = wire.resource.parse().map_err(|error| Refusal::invalid("scope.resource", error))?;
@@ -221,9 +221,9 @@ fn permission(wire: v1::Permission) -> Parsed<Permission> {
         .collect::<Parsed<_>>()?;
     let constraints = wire
         .constraints
-        .into_iter()
+        .iter()
         .map(|(argument, wire)| {
-            let argument = ArgumentName::parse(&argument)
+            let argument = ArgumentName::parse(argument)
                 .map_err(|error| Refusal::invalid("scope.constraints", error))?;
             Ok((argument, constraint(wire)?))
         })
@@ -232,27 +232,27 @@ fn permission(wire: v1::Permission) -> Parsed<Permission> {
         .map_err(|error| Refusal::invalid("scope", error))
 }
 
-fn constraint(wire: v1::Constraint) -> Parsed<Constraint> {
+fn constraint(wire: &v1::Constraint) -> Parsed<Constraint> {
     let unset = || Refusal::invalid("scope.constraints", "a constraint or value is not set");
-    Ok(match wire.kind.ok_or_else(unset)? {
+    Ok(match wire.kind.as_ref().ok_or_else(unset)? {
         v1::constraint::Kind::OneOf(set) => {
-            let values = set.values.into_iter().map(|value| match value.kind {
-                Some(v1::value::Kind::Text(text)) => Ok(Value::Text(text)),
-                Some(v1::value::Kind::Integer(integer)) => Ok(Value::Integer(integer)),
+            let values = set.values.iter().map(|value| match &value.kind {
+                Some(v1::value::Kind::Text(text)) => Ok(Value::Text(text.clone())),
+                Some(v1::value::Kind::Integer(integer)) => Ok(Value::Integer(*integer)),
                 None => Err(unset()),
             });
             Constraint::OneOf(values.collect::<Parsed<_>>()?)
         }
         v1::constraint::Kind::Between(range) => Constraint::Between { min: range.min, max: range.max },
-        v1::constraint::Kind::Prefix(prefix) => Constraint::Prefix(prefix),
+        v1::constraint::Kind::Prefix(prefix) => Constraint::Prefix(prefix.clone()),
     })
 }
 
 fn permissions(scope: &Scope) -> Vec<v1::Permission> {
     let wire = |permission: &Permission| v1::Permission {
-        audience: permission.audience().to_string(),
-        resource: permission.resource().to_string(),
-        actions: permission.actions().iter().map(ToString::to_string).collect(),
+        audience: permission.audience().as_str().to_owned(),
+        resource: permission.resource().as_str().to_owned(),
+        actions: permission.actions().iter().map(|action| action.as_str().to_owned()).collect(),
         constraints: permission
             .constraints()
             .iter()

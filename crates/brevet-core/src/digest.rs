@@ -25,6 +25,13 @@ fn text<'a>(digest: &[u8; 32], room: &'a mut [u8; TEXT_LENGTH]) -> &'a str {
     std::str::from_utf8(written).unwrap_or_default()
 }
 
+fn bytes(text: &str) -> Option<[u8; 32]> {
+    // The decoder wants room for whatever so many characters could be.
+    let mut room = [0; TEXT_LENGTH.div_ceil(4) * 3];
+    let written = URL_SAFE_NO_PAD.decode_slice(text, &mut room).ok()?;
+    room.get(..written)?.try_into().ok()
+}
+
 macro_rules! digest {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
@@ -72,8 +79,7 @@ macro_rules! digest {
         impl FromStr for $type {
             type Err = InvalidDigest;
             fn from_str(text: &str) -> Result<Self, InvalidDigest> {
-                let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidDigest)?;
-                bytes.try_into().map(Self).map_err(|_| InvalidDigest)
+                bytes(text).map(Self).ok_or(InvalidDigest)
             }
         }
 

@@ -76,42 +76,75 @@ impl Id {
         }
         let mut value: u128 = 0;
         for (position, byte) in text.bytes().enumerate() {
-            let digit = ALPHABET.iter().position(|&letter| letter == byte)?;
+            let digit = digit(byte)?;
             // 26 characters hold 130 bits; the first may only use the lower three of its five.
             if position == 0 && digit > 7 {
                 return None;
             }
-            value = (value << 5) | digit as u128;
+            value = (value << 5) | u128::from(digit);
         }
         Some(Self(value.to_be_bytes()))
     }
 }
 
-/// The text of an identifier.
-struct Text([u8; TEXT_LENGTH]);
-
-impl Text {
-    fn as_str(&self) -> &str {
-        // Every character is one of the alphabet's.
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
+/// The place of a character in [`ALPHABET`].
+const fn digit(character: u8) -> Option<u8> {
+    Some(match character {
+        b'0'..=b'9' => character - b'0',
+        b'a'..=b'h' => character - b'a' + 10,
+        b'j' | b'k' => character - b'j' + 18,
+        b'm' | b'n' => character - b'm' + 20,
+        b'p'..=b't' => character - b'p' + 22,
+        b'v'..=b'z' => character - b'v' + 27,
+        _ => return None,
+    })
 }
 
-impl From<&Id> for Text {
-    fn from(id: &Id) -> Self {
+/// The longest text of any id: a lease's of a delegated task.
+const TEXT_BYTES_MAX: usize = "tasks/".len() + 2 * TEXT_LENGTH + "-".len() + "/leases/".len() + TEXT_LENGTH;
+
+/// The text of an id, put together without allocating.
+struct Text {
+    bytes: [u8; TEXT_BYTES_MAX],
+    length: usize,
+}
+
+impl Text {
+    const EMPTY: Self = Self { bytes: [0; TEXT_BYTES_MAX], length: 0 };
+
+    fn text(mut self, text: &str) -> Self {
+        // There is room for every text that is put together here.
+        if let Some(room) = self.bytes.get_mut(self.length..self.length + text.len()) {
+            room.copy_from_slice(text.as_bytes());
+            self.length += text.len();
+        }
+        self
+    }
+
+    fn id(self, id: Id) -> Self {
         let mut value = u128::from_be_bytes(id.0);
         let mut text = [b'0'; TEXT_LENGTH];
         for character in text.iter_mut().rev() {
             *character = ALPHABET.get((value & 31) as usize).copied().unwrap_or(b'0');
             value >>= 5;
         }
-        Self(text)
+        self.text(std::str::from_utf8(&text).unwrap_or_default())
+    }
+
+    fn task(self, task: TaskId) -> Self {
+        let root = self.id(task.root.0);
+        if task.is_root() { root } else { root.text("-").id(task.node) }
+    }
+
+    fn as_str(&self) -> &str {
+        // It is made of texts.
+        self.bytes.get(..self.length).and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
     }
 }
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Text::from(self).as_str())
+        f.write_str(Text::EMPTY.id(*self).as_str())
     }
 }
 
@@ -128,7 +161,7 @@ impl FromStr for Id {
     }
 }
 
-serde_as_text!(Id, id => Text::from(id).as_str());
+serde_as_text!(Id, id => Text::EMPTY.id(*id).as_str());
 
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $kind:literal) => {
@@ -149,7 +182,7 @@ macro_rules! id {
             }
         }
 
-        serde_as_text!($type, id => Text::from(&id.0).as_str());
+        serde_as_text!($type, id => Text::EMPTY.id(id.0).as_str());
     };
 }
 
@@ -223,7 +256,7 @@ impl TaskId {
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_root() { write!(f, "{}", self.root) } else { write!(f, "{}-{}", self.root, self.node) }
+        f.write_str(Text::EMPTY.task(*self).as_str())
     }
 }
 
@@ -237,7 +270,7 @@ impl FromStr for TaskId {
     }
 }
 
-serde_as_text!(TaskId);
+serde_as_text!(TaskId, id => Text::EMPTY.task(*id).as_str());
 
 /// The record of one issued credential. Its text is its resource name, `tasks/{task}/leases/{lease}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -248,9 +281,15 @@ pub struct LeaseId {
     pub key: LeaseKey,
 }
 
+impl LeaseId {
+    fn text(self) -> Text {
+        Text::EMPTY.text("tasks/").task(self.task).text("/leases/").id(self.key.0)
+    }
+}
+
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tasks/{}/leases/{}", self.task, self.key)
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -264,7 +303,7 @@ impl FromStr for LeaseId {
     }
 }
 
-serde_as_text!(LeaseId);
+serde_as_text!(LeaseId, id => id.text().as_str());
 
 #[cfg(test)]
 mod tests {

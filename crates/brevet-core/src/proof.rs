@@ -101,7 +101,7 @@ pub struct Evidence {
     /// The request as policy saw it.
     pub request: Request,
     /// The policies that determined the decision.
-    pub determining: Vec<DeterminingPolicy>,
+    pub determining: Arc<[DeterminingPolicy]>,
     /// The set of policies they belong to.
     pub policy: PolicyDigest,
 }

@@ -17,6 +17,9 @@ use crate::sabotage;
 /// The version that this code writes. Older ones stay readable.
 pub const FORMAT: u32 = 1;
 
+/// Records without long scopes or chains fit in this many bytes.
+const RECORD_CAPACITY: usize = 3072;
+
 /// Why bytes are not a record.
 #[derive(Debug, Error)]
 pub enum InvalidRecord {
@@ -67,10 +70,20 @@ pub fn encode<E: Serialize>(
     fact: &Fact,
     evidence: Option<&E>,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let mut bytes = Vec::with_capacity(2048);
-    let mut serializer = Serializer::with_formatter(&mut bytes, Ascii);
-    Written { v: FORMAT, envelope, fact, evidence }.serialize(&mut serializer)?;
+    let record = Written { v: FORMAT, envelope, fact, evidence };
+    let mut bytes = Vec::with_capacity(RECORD_CAPACITY);
+    serde_json::to_writer(&mut bytes, &record)?;
+    // Nearly every record is printable as it is: to look at it once is cheaper than at each of its strings.
+    if !is_printable(&bytes) && !sabotage::on("records_unescaped") {
+        bytes.clear();
+        record.serialize(&mut Serializer::with_formatter(&mut bytes, Ascii))?;
+    }
     Ok(bytes)
+}
+
+/// Without a way out of the loop, many bytes are looked at at once.
+fn is_printable(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |all, byte| all & matches!(byte, b' '..=b'~'))
 }
 
 /// Writes text in printable ASCII and everything else as its escape, so that nothing a caller wrote ends a line,
@@ -83,12 +96,11 @@ impl Formatter for Ascii {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        let is_printable = |byte: u8| matches!(byte, b' '..=b'~');
-        if fragment.bytes().all(is_printable) || sabotage::on("records_unescaped") {
+        if is_printable(fragment.as_bytes()) {
             return writer.write_all(fragment.as_bytes());
         }
         for character in fragment.chars() {
-            if character.is_ascii() && is_printable(character as u8) {
+            if matches!(character, ' '..='~') {
                 write!(writer, "{character}")?;
                 continue;
             }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use brevet_core::digest::PolicyDigest;
 use brevet_core::fact::DenialCause;
 use brevet_core::proof::{Evidence, Permit};
-use brevet_core::request::{DeterminingPolicy, Obligations, Request};
+use brevet_core::request::{Obligations, Request};
 use brevet_core::sabotage;
 use cedar_policy::Effect;
 use cedar_policy_core::ast::{Literal, Value, ValueKind};
@@ -15,13 +16,15 @@ use cedar_policy_core::evaluator::Evaluator;
 use cedar_policy_core::extensions::Extensions;
 
 use crate::load::{self, LoadError};
-use crate::slice::{Candidate, Slices};
-use crate::vocabulary::{Facts, Words};
+use crate::slice::{Candidate, Candidates, Slices};
+use crate::verdict::{Verdict, Verdicts};
+use crate::vocabulary::{Facts, Sentence, Words};
 
-/// A set of policies, ready to decide. It never changes: a reload makes another.
+/// A set of policies, ready to decide. It never changes: a reload makes another, which remembers no verdict of this one.
 pub struct Policies {
     digest: PolicyDigest,
     slices: Slices,
+    verdicts: Verdicts,
 }
 
 /// Policy's answer to one request.
@@ -64,7 +67,8 @@ impl Policies {
     /// [`LoadError`] at the first thing that is wrong; nothing is loaded then.
     pub fn from_sources(sources: &BTreeMap<String, String>) -> Result<Self, LoadError> {
         let loaded = load::parse(sources)?;
-        Ok(Self { digest: loaded.digest, slices: Slices::index(&loaded)? })
+        let slices = Slices::index(&loaded)?;
+        Ok(Self { digest: loaded.digest, slices, verdicts: Verdicts::default() })
     }
 
     /// The digest of schema, file names and files.
@@ -76,40 +80,22 @@ impl Policies {
     /// Decides a request. Whatever is not permitted, or in doubt, is denied.
     #[must_use]
     pub fn decide(&self, request: Request) -> Decision {
-        let Some(answer) = Answer::of(&self.slices, &request) else {
-            return self.deny(request, &[], DenialCause::EvaluationError);
+        let verdict = self.verdict(&request);
+        let determining = Arc::clone(&verdict.determining);
+        let evidence = Evidence { request, determining, policy: self.digest };
+        match verdict.outcome {
+            Ok(obligations) => Decision::Permit(Permit::granted(evidence, obligations)),
+            Err(cause) => Decision::Deny(Denial { evidence, cause }),
+        }
+    }
+
+    /// What the policies say of a request. If they cannot tell it from an earlier one, that is what they said then.
+    fn verdict(&self, request: &Request) -> Arc<Verdict> {
+        let Some(question) = Question::of(&self.slices, request) else {
+            return Arc::new(Verdict::denied(DenialCause::EvaluationError, &[]));
         };
-        if !answer.errors.is_empty() && !sabotage::on("failing_policies_are_skipped") {
-            self.deny(request, &answer.errors, DenialCause::EvaluationError)
-        } else if !answer.forbids.is_empty() {
-            self.deny(request, &answer.forbids, DenialCause::Forbidden)
-        } else if answer.permits.is_empty() {
-            self.deny(request, &[], DenialCause::NoPermit)
-        } else {
-            let obligations = obligations(&answer.permits);
-            Decision::Permit(Permit::granted(self.evidence(request, &answer.permits), obligations))
-        }
-    }
-
-    fn deny(&self, request: Request, determining: &[&Candidate], cause: DenialCause) -> Decision {
-        Decision::Deny(Denial { evidence: self.evidence(request, determining), cause })
-    }
-
-    fn evidence(&self, request: Request, determining: &[&Candidate]) -> Evidence {
-        let mut determining: Vec<DeterminingPolicy> = determining
-            .iter()
-            .map(|policy| DeterminingPolicy {
-                id: policy.id.clone(),
-                file: policy.provenance.file.to_string(),
-                line: policy.provenance.line,
-            })
-            .collect();
-        // Policies are indexed in no particular order; the same decision leaves the same evidence.
-        determining.sort_by(|a, b| a.id.cmp(&b.id));
-        if sabotage::on("decisions_unexplained") {
-            determining.clear();
-        }
-        Evidence { request, determining, policy: self.digest }
+        let Some(words) = question.words else { return Arc::new(question.verdict()) };
+        self.verdicts.recall(question.facts.key(words), || question.verdict())
     }
 }
 
@@ -130,21 +116,35 @@ pub(crate) struct Answer<'a> {
     pub(crate) errors: Vec<&'a Candidate>,
 }
 
-impl<'a> Answer<'a> {
-    /// Evaluates the condition of each policy whose head matches. None if the request is not whole.
-    pub(crate) fn of(slices: &'a Slices, request: &Request) -> Option<Self> {
+/// A request before the policies that can concern it.
+pub(crate) struct Question<'a> {
+    facts: Facts<'a>,
+    sentence: &'a Sentence,
+    candidates: Vec<&'a Candidates>,
+    /// What their conditions read, if each of them could be written again: then the answer depends on nothing else.
+    words: Option<Words>,
+}
+
+impl<'a> Question<'a> {
+    /// None if the request is not whole.
+    pub(crate) fn of(slices: &'a Slices, request: &'a Request) -> Option<Self> {
         let facts = Facts::of(request)?;
         let (sentence, candidates) = slices.candidates(&facts)?;
         let words = candidates.iter().try_fold(Words::default(), |words, list| Some(words.and(list.words?)));
-        let query = match words {
-            Some(words) => sentence.quick_query(&facts, words),
-            None => sentence.query(&facts)?,
+        Some(Self { facts, sentence, candidates, words })
+    }
+
+    /// Evaluates the condition of each policy whose head matches. None if Cedar does not take the request.
+    pub(crate) fn answer(&self) -> Option<Answer<'a>> {
+        let query = match self.words {
+            Some(words) => self.sentence.quick_query(&self.facts, words),
+            None => self.sentence.query(&self.facts)?,
         };
         let evaluator = Evaluator::new(query.request, &query.entities, Extensions::all_available());
         let no_slots = HashMap::new();
-        let mut answer = Self::default();
-        for policy in candidates.into_iter().flat_map(|list| &list.policies) {
-            let condition = match (words, &policy.quick) {
+        let mut answer = Answer::default();
+        for policy in self.candidates.iter().flat_map(|list| &list.policies) {
+            let condition = match (self.words, &policy.quick) {
                 (Some(_), Some(quick)) => Some(&quick.condition),
                 _ => policy.condition.as_ref(),
             };
@@ -160,6 +160,22 @@ impl<'a> Answer<'a> {
             }
         }
         Some(answer)
+    }
+
+    /// What the answer comes to.
+    fn verdict(&self) -> Verdict {
+        let Some(answer) = self.answer() else {
+            return Verdict::denied(DenialCause::EvaluationError, &[]);
+        };
+        if !answer.errors.is_empty() && !sabotage::on("failing_policies_are_skipped") {
+            Verdict::denied(DenialCause::EvaluationError, &answer.errors)
+        } else if !answer.forbids.is_empty() {
+            Verdict::denied(DenialCause::Forbidden, &answer.forbids)
+        } else if answer.permits.is_empty() {
+            Verdict::denied(DenialCause::NoPermit, &[])
+        } else {
+            Verdict::permitted(obligations(&answer.permits), &answer.permits)
+        }
     }
 }
 

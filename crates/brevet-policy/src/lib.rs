@@ -13,6 +13,7 @@ mod decide;
 mod load;
 mod slice;
 mod source;
+mod verdict;
 mod vocabulary;
 
 pub use decide::{Decision, Denial, Policies};

@@ -14,6 +14,7 @@ use brevet_core::request::{
     Ask, CallerFacts, CredentialFacts, DelegateFacts, FormFacts, Operation, OperatorCall, Request,
     Sensitivity, TaskContext,
 };
+use brevet_core::sabotage;
 use brevet_core::scope::Permission;
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
@@ -130,6 +131,19 @@ impl<'a> Facts<'a> {
         })
     }
 
+    /// Everything that conditions of these words can tell requests apart by, as bytes: equal for requests that they
+    /// cannot tell apart and for no others.
+    pub(crate) fn key(&self, words: Words) -> Vec<u8> {
+        let mut key = Key(Vec::with_capacity(KEY_CAPACITY));
+        key.0.extend([self.operation as u8, self.resource.0 as u8]);
+        key.text(self.caller.spiffe_id.as_str());
+        key.text(self.resource.1);
+        if !sabotage::on("verdicts_forget_words") {
+            words.iter().for_each(|(_, (_, say))| key.said(say(self)));
+        }
+        key.0
+    }
+
     fn task_token(&self) -> Option<(Sensitivity, &'static str)> {
         match &self.credential?.form {
             FormFacts::TaskToken { sensitivity, enforcement, .. } => {
@@ -151,34 +165,52 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// What a word says of a request.
+#[derive(Debug)]
+enum Said<'a> {
+    Text(&'a str),
+    Texts(Vec<&'a str>),
+    Number(i64),
+}
+
+impl From<Said<'_>> for Value {
+    fn from(said: Said<'_>) -> Self {
+        match said {
+            Said::Text(text) => text.into(),
+            Said::Texts(texts) => Self::set_of_lits(texts.into_iter().map(Into::into), None),
+            Said::Number(number) => number.into(),
+        }
+    }
+}
+
 /// A word: what a policy writes, and how it is said of a request. None where the request's action has no such word.
-type Word = (&'static str, fn(&Facts<'_>) -> Option<Value>);
+type Word = (&'static str, for<'a> fn(&Facts<'a>) -> Option<Said<'a>>);
 
 /// Every word, those of one record together.
 const WORDS: &[Word] = &[
-    ("principal.spiffe_id", |f| Some(f.caller.spiffe_id.as_str().into())),
-    ("principal.trust_domain", |f| Some(f.caller.spiffe_id.trust_domain_name().into())),
-    ("principal.path", |f| Some(f.caller.spiffe_id.path().into())),
-    ("principal.tenant", |f| Some(f.caller.tenant.as_str().into())),
+    ("principal.spiffe_id", |f| Some(Said::Text(f.caller.spiffe_id.as_str()))),
+    ("principal.trust_domain", |f| Some(Said::Text(f.caller.spiffe_id.trust_domain_name()))),
+    ("principal.path", |f| Some(Said::Text(f.caller.spiffe_id.path()))),
+    ("principal.tenant", |f| Some(Said::Text(f.caller.tenant.as_str()))),
     ("principal.roles", |f| Some(roles(&f.caller.roles))),
-    ("resource.spiffe_id", |f| Some(f.delegate()?.0.as_str().into())),
-    ("resource.trust_domain", |f| Some(f.delegate()?.0.trust_domain_name().into())),
-    ("resource.path", |f| Some(f.delegate()?.0.path().into())),
-    ("resource.tenant", |f| Some(f.delegate()?.1.tenant.as_str().into())),
+    ("resource.spiffe_id", |f| Some(Said::Text(f.delegate()?.0.as_str()))),
+    ("resource.trust_domain", |f| Some(Said::Text(f.delegate()?.0.trust_domain_name()))),
+    ("resource.path", |f| Some(Said::Text(f.delegate()?.0.path()))),
+    ("resource.tenant", |f| Some(Said::Text(f.delegate()?.1.tenant.as_str()))),
     ("resource.roles", |f| Some(roles(&f.delegate()?.1.roles))),
-    ("resource.sensitivity.level", |f| Some(f.task_token()?.0.level().into())),
-    ("resource.sensitivity.name", |f| Some(f.task_token()?.0.as_str().into())),
-    ("resource.enforcement", |f| Some(f.task_token()?.1.into())),
-    ("resource.name", |f| (f.resource.0 == Kind::Tenant).then(|| f.resource.1.into())),
-    ("context.caller.verified", |f| Some(f.caller.verified.as_str().into())),
+    ("resource.sensitivity.level", |f| Some(Said::Number(f.task_token()?.0.level()))),
+    ("resource.sensitivity.name", |f| Some(Said::Text(f.task_token()?.0.as_str()))),
+    ("resource.enforcement", |f| Some(Said::Text(f.task_token()?.1))),
+    ("resource.name", |f| (f.resource.0 == Kind::Tenant).then(|| Said::Text(f.resource.1))),
+    ("context.caller.verified", |f| Some(Said::Text(f.caller.verified.as_str()))),
     ("context.caller.verified_age_seconds", |f| Some(long(f.caller.verified_age_seconds))),
-    ("context.task.type", |f| Some(f.task?.task.task_type.as_str().into())),
-    ("context.task.purpose", |f| Some(f.task?.task.purpose.as_str().into())),
-    ("context.task.sensitivity_max.level", |f| Some(f.task?.task.sensitivity_max.level().into())),
-    ("context.task.sensitivity_max.name", |f| Some(f.task?.task.sensitivity_max.as_str().into())),
-    ("context.task.agent", |f| Some(f.task?.task.agent.as_str().into())),
-    ("context.task.delegator", |f| Some(f.task?.task.delegator.as_str().into())),
-    ("context.task.opener", |f| Some(f.task?.task.opener.as_str().into())),
+    ("context.task.type", |f| Some(Said::Text(f.task?.task.task_type.as_str()))),
+    ("context.task.purpose", |f| Some(Said::Text(f.task?.task.purpose.as_str()))),
+    ("context.task.sensitivity_max.level", |f| Some(Said::Number(f.task?.task.sensitivity_max.level()))),
+    ("context.task.sensitivity_max.name", |f| Some(Said::Text(f.task?.task.sensitivity_max.as_str()))),
+    ("context.task.agent", |f| Some(Said::Text(f.task?.task.agent.as_str()))),
+    ("context.task.delegator", |f| Some(Said::Text(f.task?.task.delegator.as_str()))),
+    ("context.task.opener", |f| Some(Said::Text(f.task?.task.opener.as_str()))),
     ("context.task.chain", |f| Some(ids(&f.task?.task.chain))),
     ("context.task.ancestors", |f| {
         Some(ids(f.task?.task.chain.split_last().map_or(&[][..], |(_, above)| above)))
@@ -187,13 +219,13 @@ const WORDS: &[Word] = &[
     ("context.task.age_seconds", |f| Some(long(f.task?.task.age_seconds))),
     ("context.task.remaining_seconds", |f| Some(long(f.task?.task.remaining_seconds))),
     ("context.task.leases_live", |f| Some(long(f.task?.task.leases_live.into()))),
-    ("context.parent.agent", |f| Some(f.delegation?.0.as_str().into())),
+    ("context.parent.agent", |f| Some(Said::Text(f.delegation?.0.as_str()))),
     ("context.scope.audiences", |f| {
         Some(texts(f.task?.scope.audiences().into_iter().map(|audience| audience.as_str())))
     }),
-    ("context.prompt_origin.level", |f| Some(f.task?.prompt_origin.level().into())),
-    ("context.prompt_origin.name", |f| Some(f.task?.prompt_origin.as_str().into())),
-    ("context.credential.profile", |f| Some(f.credential?.profile().as_str().into())),
+    ("context.prompt_origin.level", |f| Some(Said::Number(f.task?.prompt_origin.level()))),
+    ("context.prompt_origin.name", |f| Some(Said::Text(f.task?.prompt_origin.as_str()))),
+    ("context.credential.profile", |f| Some(Said::Text(f.credential?.profile().as_str()))),
     ("context.credential.lifetime_seconds", |f| Some(long(f.credential?.lifetime_seconds))),
     ("context.credential.actions", |f| {
         let actions = f.permissions()?.iter().flat_map(|permission| permission.actions());
@@ -202,7 +234,7 @@ const WORDS: &[Word] = &[
     ("context.credential.resources", |f| {
         Some(texts(f.permissions()?.iter().map(|permission| permission.resource().as_str())))
     }),
-    ("context.selector.kind", |f| Some(f.selector?.into())),
+    ("context.selector.kind", |f| Some(Said::Text(f.selector?))),
     ("context.time.unix_seconds", |f| Some(long(f.time.seconds()))),
     ("context.time.weekday", |f| Some(long(f.time.civil().weekday.into()))),
     ("context.time.hour", |f| Some(long(f.time.civil().hour.into()))),
@@ -234,6 +266,38 @@ impl Words {
             rest &= rest.wrapping_sub(1);
             Some((LETTERS.get(at..=at)?, *WORDS.get(at)?))
         })
+    }
+}
+
+/// The key of a request is seldom longer.
+const KEY_CAPACITY: usize = 512;
+
+/// A key that is being written. Each part says how long it is, so that no two lists of parts are the same bytes.
+struct Key(Vec<u8>);
+
+impl Key {
+    fn said(&mut self, said: Option<Said<'_>>) {
+        match said {
+            None => self.0.push(0),
+            Some(Said::Text(text)) => {
+                self.0.push(1);
+                self.text(text);
+            }
+            Some(Said::Texts(texts)) => {
+                self.0.push(2);
+                self.0.extend(texts.len().to_be_bytes());
+                texts.into_iter().for_each(|text| self.text(text));
+            }
+            Some(Said::Number(number)) => {
+                self.0.push(3);
+                self.0.extend(number.to_be_bytes());
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.0.extend(text.len().to_be_bytes());
+        self.0.extend(text.as_bytes());
     }
 }
 
@@ -276,7 +340,7 @@ impl Sentence {
         let mut variables = BTreeMap::new();
         for (path, say) in WORDS {
             if let Some(value) = say(facts) {
-                insert(&mut variables, path, value);
+                insert(&mut variables, path, value.into());
             }
         }
         let mut said = |variable| match variables.remove(variable) {
@@ -305,7 +369,7 @@ impl Sentence {
     pub(crate) fn quick_query(&self, facts: &Facts<'_>, words: Words) -> Query {
         let (principal, resource) = self.parties(facts);
         let context =
-            words.iter().filter_map(|(letter, (_, say))| Some((letter.into(), say(facts)?))).collect();
+            words.iter().filter_map(|(letter, (_, say))| Some((letter.into(), say(facts)?.into()))).collect();
         let request = self.request(principal, resource, Context::Value(Arc::new(context)));
         Query { request, entities: Entities::new() }
     }
@@ -363,19 +427,19 @@ fn entity(uid: EntityUID, attributes: BTreeMap<&'static str, Node>) -> Entity {
     Entity::new_with_attr_partial_value(uid, attributes, HashSet::new(), HashSet::new(), [])
 }
 
-fn roles(roles: &BTreeSet<Role>) -> Value {
+fn roles(roles: &BTreeSet<Role>) -> Said<'static> {
     texts(roles.iter().map(|role| role.as_str()))
 }
 
-fn ids(ids: &[SpiffeId]) -> Value {
+fn ids(ids: &[SpiffeId]) -> Said<'_> {
     texts(ids.iter().map(SpiffeId::as_str))
 }
 
-fn texts<'a>(values: impl IntoIterator<Item = &'a str>) -> Value {
-    Value::set_of_lits(values.into_iter().map(Into::into), None)
+fn texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Said<'a> {
+    Said::Texts(texts.into_iter().collect())
 }
 
 /// Cedar's only number has a sign; what it can't hold is its largest.
-fn long(value: u64) -> Value {
-    i64::try_from(value).unwrap_or(i64::MAX).into()
+fn long(value: u64) -> Said<'static> {
+    Said::Number(i64::try_from(value).unwrap_or(i64::MAX))
 }

@@ -50,7 +50,7 @@ pub(in crate::grpc) fn credential_ask(
 fn task_token(request: &v1::IssueCredentialRequest) -> Parsed<Wanted> {
     let audience =
         AudienceName::parse(&request.audience).map_err(|error| Refusal::invalid("audience", error))?;
-    let scope = scope(request.scope.clone())?;
+    let scope = scope(&request.scope)?;
     if scope.is_empty() {
         return Err(Refusal::invalid("scope", "an empty scope permits nothing"));
     }
@@ -62,7 +62,7 @@ fn task_token(request: &v1::IssueCredentialRequest) -> Parsed<Wanted> {
 
 pub(in crate::grpc) fn renewal_ask(request: &v1::RenewCredentialRequest) -> Parsed<CredentialAsk> {
     let LeaseId { task, key } = lease_name("lease", &request.lease)?;
-    let scope = scope(request.scope.clone())?;
+    let scope = scope(&request.scope)?;
     Ok(CredentialAsk {
         task,
         request_id: request_id(&request.request_id)?,
@@ -79,7 +79,7 @@ pub(in crate::grpc) fn credential(Issued(credential): Issued) -> v1::Credential 
     let mut wire = v1::Credential {
         lease: terms.id.to_string(),
         profile: profile(terms.profile()).into(),
-        audience: terms.audience().map(ToString::to_string).unwrap_or_default(),
+        audience: terms.audience().map(|audience| audience.as_str().to_owned()).unwrap_or_default(),
         scope: terms.scope().map(permissions).unwrap_or_default(),
         issue_time: Some(timestamp(terms.issued_at)),
         expire_time: Some(timestamp(terms.end)),
@@ -90,7 +90,8 @@ pub(in crate::grpc) fn credential(Issued(credential): Issued) -> v1::Credential 
         wire.spiffe_id = svid.spiffe_id.to_string();
     }
     match credential.into_product() {
-        Product::TaskToken(token) => token.as_str().clone_into(&mut wire.token),
+        // It is moved out, so that there is one of it.
+        Product::TaskToken(mut token) => wire.token = std::mem::take(&mut *token),
         Product::X509Svid(chain) => wire.certificate_chain = chain,
     }
     wire

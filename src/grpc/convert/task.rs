@@ -20,7 +20,7 @@ pub(in crate::grpc) fn task_ask(request: v1::CreateTaskRequest) -> Parsed<TaskAs
         purpose: PurposeCode::parse(&request.purpose).map_err(|error| Refusal::invalid("purpose", error))?,
         sensitivity_max: sensitivity(request.sensitivity_max)?,
         prompt_origin: prompt_origin(request.prompt_origin)?,
-        scope: scope(request.scope)?,
+        scope: scope(&request.scope)?,
         lifetime: lifetime(request.lifetime)?,
         holder_key: thumbprint(request.holder_key_thumbprint.as_deref())?,
     })
@@ -39,7 +39,7 @@ pub(in crate::grpc) fn delegation_ask(request: &v1::DelegateTaskRequest) -> Pars
             Ok(v1::Sensitivity::Unspecified) => None,
             _ => Some(sensitivity(request.sensitivity_max)?),
         },
-        scope: scope(request.scope.clone())?,
+        scope: scope(&request.scope)?,
         lifetime: lifetime(request.lifetime)?,
         holder_key: thumbprint(request.holder_key_thumbprint.as_deref())?,
         prompt_origin: prompt_origin(request.prompt_origin)?,

@@ -67,7 +67,12 @@ impl Ledger {
         {
             return Err(IssueRefusal::Locked(lock.lock.id));
         }
-        if self.leases_live(id, control, now.judge) >= limits.live_max && !sabotage::on("ignore_quota") {
+        // No more live than are open, so they are seldom counted.
+        let may_be_full = task.open.len() >= usize::try_from(limits.live_max).unwrap_or(usize::MAX);
+        if may_be_full
+            && self.leases_live(id, control, now.judge) >= limits.live_max
+            && !sabotage::on("ignore_quota")
+        {
             return Err(IssueRefusal::Quota(limits.live_max));
         }
         if task.leases_issued() >= limits.issued_max {

@@ -66,7 +66,7 @@ fn request() -> Request {
 
 fn permit(request: Request, lifetime_max: Option<Duration>) -> Permit {
     let policy = PolicyDigest::from_bytes([5; 32]);
-    Permit::granted(Evidence { request, determining: Vec::new(), policy }, Obligations { lifetime_max })
+    Permit::granted(Evidence { request, determining: [].into(), policy }, Obligations { lifetime_max })
 }
 
 fn draft() -> Draft {

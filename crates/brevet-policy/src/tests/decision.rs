@@ -36,7 +36,7 @@ fn a_forbid_outweighs_every_permit_and_is_named_with_its_place() {
     let denial = denial(&policies, issue_credential());
     assert_eq!(denial.cause, DenialCause::Forbidden);
     let place = DeterminingPolicy { id: "no".to_owned(), file: "test.cedar".to_owned(), line: 6 };
-    assert_eq!(denial.evidence.determining, [place]);
+    assert_eq!(*denial.evidence.determining, [place]);
     assert_eq!(denial.evidence.policy, policies.digest());
 }
 

@@ -1,11 +1,15 @@
 //! A slice decides as the whole set does, on random policies and requests.
 
+use std::time::Duration;
+
+use brevet_core::fact::DenialCause;
+use brevet_core::request::DeterminingPolicy;
 use cedar_policy::{AuthorizationError, Authorizer, PolicySet};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::decide::Answer;
+use crate::decide::Question;
 use crate::load::parse;
 use crate::slice::{Candidate, Slices};
 use crate::vocabulary::{Facts, Sentence};
@@ -148,14 +152,17 @@ fn request() -> impl Strategy<Value = Request> {
         origin,
         0_u8..4,
         0_u64..4,
+        select(vec![60, 600]),
+        0_u64..2,
     )
-        .prop_map(|(which, workload, delegate, name, role, origin, depth, age)| {
+        .prop_map(|(which, workload, delegate, name, role, origin, depth, age, lifetime, hours)| {
             let mut request = one_of_each().swap_remove(which);
             if matches!(request.ask, Ask::DelegateTask { .. }) {
                 request = delegate_to(delegate);
             }
             request.caller = caller(workload, role);
             request.caller.verified_age_seconds = age;
+            request.time = request.time.after(Duration::from_secs(3_600 * hours));
             match &mut request.ask {
                 Ask::CreateTask(context) => context.task.task_type = TaskType::parse(name).unwrap(),
                 // One workload has one entry in the registry.
@@ -164,6 +171,7 @@ fn request() -> impl Strategy<Value = Request> {
                 }
                 Ask::DelegateTask { .. } => {}
                 Ask::IssueCredential { credential, .. } | Ask::RenewCredential { credential, .. } => {
+                    credential.lifetime_seconds = lifetime;
                     match &mut credential.form {
                         FormFacts::TaskToken { audience, .. } => {
                             *audience = AudienceName::parse(name).unwrap()
@@ -208,7 +216,7 @@ fn whole(policies: &PolicySet, request: &Request) -> Ids {
 }
 
 fn sliced(slices: &Slices, request: &Request) -> Ids {
-    let answer = Answer::of(slices, request).unwrap();
+    let answer = Question::of(slices, request).unwrap().answer().unwrap();
     let ids = |policies: Vec<&Candidate>| policies.iter().map(|policy| policy.id.clone()).collect();
     let mut permits = answer.permits;
     if !answer.forbids.is_empty() {
@@ -236,6 +244,49 @@ proptest! {
         for request in requests {
             prop_assert_eq!(sliced(&slices, &request), whole(&loaded.whole, &request));
         }
+    }
+
+    #[test]
+    fn p2_p4_a_verdict_that_is_recalled_is_what_the_whole_set_decides(
+        texts in prop::collection::vec(policy(), 1..8),
+        requests in prop::collection::vec(request(), 1..32),
+    ) {
+        let text: String = texts
+            .iter()
+            .enumerate()
+            .map(|(n, text)| format!("@id(\"p{n}\") {text}\n"))
+            .collect();
+        let loaded = parse(&BTreeMap::from([("a.cedar".to_owned(), text.clone())])).unwrap();
+        let policies = policies(&text);
+        for request in requests {
+            let expected = expected(whole(&loaded.whole, &request));
+            prop_assert_eq!(&decided(&policies, &request), &expected);
+            // The second time it is recalled, unless a condition stays as it is.
+            prop_assert_eq!(&decided(&policies, &request), &expected);
+        }
+    }
+}
+
+/// Why a request is denied, unless it is permitted, and by which policies.
+type Verdict = (Option<DenialCause>, BTreeSet<String>);
+
+fn decided(policies: &Policies, request: &Request) -> Verdict {
+    let ids = |by: &[DeterminingPolicy]| by.iter().map(|policy| policy.id.clone()).collect();
+    match policies.decide(request.clone()) {
+        Decision::Permit(permit) => (None, ids(&permit.evidence().determining)),
+        Decision::Deny(denial) => (Some(denial.cause), ids(&denial.evidence.determining)),
+    }
+}
+
+fn expected(Ids { permits, forbids, errors }: Ids) -> Verdict {
+    if !errors.is_empty() {
+        (Some(DenialCause::EvaluationError), errors)
+    } else if !forbids.is_empty() {
+        (Some(DenialCause::Forbidden), forbids)
+    } else if permits.is_empty() {
+        (Some(DenialCause::NoPermit), permits)
+    } else {
+        (None, permits)
     }
 }
 

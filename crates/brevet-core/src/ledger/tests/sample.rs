@@ -250,7 +250,7 @@ pub(crate) fn permit(
         verified_age_seconds: 0,
     };
     let request = Request { caller, ask, time: at(0), basis };
-    let evidence = Evidence { request, determining: Vec::new(), policy };
+    let evidence = Evidence { request, determining: [].into(), policy };
     Permit::granted(evidence, Obligations::default())
 }
 
