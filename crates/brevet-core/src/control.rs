@@ -218,6 +218,11 @@ impl Control {
         self.locks.values().filter(killed).min_by_key(|record| record.created)
     }
 
+    /// Whether there is any lock, in force or not.
+    pub(crate) fn has_locks(&self) -> bool {
+        !self.locks.is_empty()
+    }
+
     /// The first lock that has killed a lease recorded at `issued` by what the lease says, if one has.
     #[must_use]
     pub fn lock_on_terms(&self, tenant: &TenantName, terms: &Terms, issued: Revision) -> Option<&LockRecord> {
