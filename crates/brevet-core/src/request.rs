@@ -277,6 +277,15 @@ pub enum FormFacts {
         /// The public half of the holder key.
         public_key: PublicKey,
     },
+    /// A JWT-SVID, which its audience may take from whoever bears it.
+    JwtSvid {
+        /// The audience, registered.
+        audience: AudienceName,
+        /// How the audience enforces (registry).
+        enforcement: Enforcement,
+        /// The audience's sensitivity (registry).
+        sensitivity: Sensitivity,
+    },
 }
 
 impl CredentialFacts {
@@ -286,6 +295,7 @@ impl CredentialFacts {
         match self.form {
             FormFacts::TaskToken { .. } => Profile::TaskToken,
             FormFacts::X509Svid { .. } => Profile::X509Svid,
+            FormFacts::JwtSvid { .. } => Profile::JwtSvid,
         }
     }
 }
