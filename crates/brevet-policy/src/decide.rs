@@ -9,6 +9,7 @@ use brevet_core::fact::DenialCause;
 use brevet_core::proof::{Evidence, Permit};
 use brevet_core::request::{DeterminingPolicy, Obligations, Request};
 use brevet_core::sabotage;
+use brevet_core::terms::Profile;
 use cedar_policy::Effect;
 use cedar_policy_core::ast::{Literal, Value, ValueKind};
 use cedar_policy_core::evaluator::Evaluator;
@@ -76,9 +77,14 @@ impl Policies {
     /// Decides a request. Whatever is not permitted, or in doubt, is denied.
     #[must_use]
     pub fn decide(&self, request: Request) -> Decision {
-        let Some(answer) = Answer::of(&self.slices, &request) else {
+        let Some(mut answer) = Answer::of(&self.slices, &request) else {
             return self.deny(request, &[], DenialCause::EvaluationError);
         };
+        // A verifier may take a JWT-SVID from whoever bears it. So it is permitted by policies that name the form, and
+        // never by one that was written for what has a holder.
+        if asks_for_jwt_svid(&request) && !sabotage::on("jwt_svids_need_no_name") {
+            answer.permits.retain(|policy| policy.names_jwt_svids);
+        }
         if !answer.errors.is_empty() && !sabotage::on("failing_policies_are_skipped") {
             self.deny(request, &answer.errors, DenialCause::EvaluationError)
         } else if !answer.forbids.is_empty() {
@@ -111,6 +117,10 @@ impl Policies {
         }
         Evidence { request, determining, policy: self.digest }
     }
+}
+
+fn asks_for_jwt_svid(request: &Request) -> bool {
+    request.ask.credential().is_some_and(|(_, credential)| credential.profile() == Profile::JwtSvid)
 }
 
 /// All obligations bind, so the shortest life does.

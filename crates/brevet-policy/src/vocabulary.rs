@@ -104,7 +104,9 @@ impl<'a> Facts<'a> {
             }
             Ask::IssueCredential { credential, .. } | Ask::RenewCredential { credential, .. } => {
                 match &credential.form {
-                    FormFacts::TaskToken { audience, .. } => (Kind::Audience, audience.as_str()),
+                    FormFacts::TaskToken { audience, .. } | FormFacts::JwtSvid { audience, .. } => {
+                        (Kind::Audience, audience.as_str())
+                    }
                     FormFacts::X509Svid { trust_domain, .. } => (Kind::TrustDomain, trust_domain.as_str()),
                 }
             }
@@ -130,9 +132,10 @@ impl<'a> Facts<'a> {
         })
     }
 
-    fn task_token(&self) -> Option<(Sensitivity, &'static str)> {
+    fn audience(&self) -> Option<(Sensitivity, &'static str)> {
         match &self.credential?.form {
-            FormFacts::TaskToken { sensitivity, enforcement, .. } => {
+            FormFacts::TaskToken { sensitivity, enforcement, .. }
+            | FormFacts::JwtSvid { sensitivity, enforcement, .. } => {
                 Some((*sensitivity, enforcement.as_str()))
             }
             FormFacts::X509Svid { .. } => None,
@@ -142,7 +145,7 @@ impl<'a> Facts<'a> {
     fn permissions(&self) -> Option<&'a [Permission]> {
         match &self.credential?.form {
             FormFacts::TaskToken { scope, .. } => Some(scope.permissions()),
-            FormFacts::X509Svid { .. } => Some(&[]),
+            FormFacts::X509Svid { .. } | FormFacts::JwtSvid { .. } => Some(&[]),
         }
     }
 
@@ -166,9 +169,9 @@ const WORDS: &[Word] = &[
     ("resource.path", |f| Some(f.delegate()?.0.path().into())),
     ("resource.tenant", |f| Some(f.delegate()?.1.tenant.as_str().into())),
     ("resource.roles", |f| Some(roles(&f.delegate()?.1.roles))),
-    ("resource.sensitivity.level", |f| Some(f.task_token()?.0.level().into())),
-    ("resource.sensitivity.name", |f| Some(f.task_token()?.0.as_str().into())),
-    ("resource.enforcement", |f| Some(f.task_token()?.1.into())),
+    ("resource.sensitivity.level", |f| Some(f.audience()?.0.level().into())),
+    ("resource.sensitivity.name", |f| Some(f.audience()?.0.as_str().into())),
+    ("resource.enforcement", |f| Some(f.audience()?.1.into())),
     ("resource.name", |f| (f.resource.0 == Kind::Tenant).then(|| f.resource.1.into())),
     ("context.caller.verified", |f| Some(f.caller.verified.as_str().into())),
     ("context.caller.verified_age_seconds", |f| Some(long(f.caller.verified_age_seconds))),
