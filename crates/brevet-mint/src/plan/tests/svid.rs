@@ -30,7 +30,7 @@ fn draw_svid(edit: impl FnOnce(&mut Request, &mut Draft)) -> Result<Plan, PlanEr
 #[test]
 fn an_svid_names_the_agent_and_every_task_from_the_root_and_permits_nothing() {
     let authority = authority();
-    let planner = Planner::new(ISSUER.into(), KeyId::parse("kid").unwrap(), &authority, LIFETIME_MAX);
+    let planner = planner_under(&authority, LIFETIME_MAX);
     for request in [svid_request(), renewal(svid_request())] {
         let plan = planner.draw(permit(request, None), draft(), Now::at(NOW)).unwrap();
         let spiffe_id = format!("spiffe://broker.example/agent/td.example/agent/b/task/{}/{}", id(1), id(2));
@@ -60,7 +60,7 @@ fn l3_each_bound_of_an_svid_holds_alone() {
         credential(&mut request).lifetime_seconds = requested;
         let permit = permit(request, policy.map(Duration::from_secs));
         let lifetime_max = Duration::from_secs(configured);
-        let planner = Planner::new(ISSUER.into(), KeyId::parse("kid").unwrap(), &authority, lifetime_max);
+        let planner = planner_under(&authority, lifetime_max);
         let plan = planner.draw(permit, Draft { deadline, ..draft() }, Now::at(now));
         plan.map(|plan| plan.terms().end.since(now.floor_to_second()).as_secs())
     };
