@@ -83,13 +83,15 @@ pub struct Parts {
     pub planner: Planner,
     /// The public halves of the keys of task tokens.
     pub keys: JwkSet,
+    /// The public halves of the keys of JWT-SVIDs.
+    pub jwt_svid_keys: JwkSet,
     /// Makes root task ids and claims.
     pub state_key: StateKey,
     /// Where streams of revocations get their bookmarks.
     pub bookmarks: Arc<Bookmarks>,
     /// The issuer of task tokens.
     pub issuer: String,
-    /// The broker's own trust domain, which task SVIDs are of.
+    /// The broker's own trust domain, which the SVIDs of tasks are of.
     pub trust_domain: TrustDomain,
     /// The limits of the configuration.
     pub limits: Limits,

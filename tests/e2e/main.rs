@@ -19,6 +19,8 @@ mod identity;
 #[cfg(test)]
 mod introspect;
 #[cfg(test)]
+mod jwt_svid;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod lease;

@@ -4,6 +4,7 @@ use brevet_api::v1;
 use brevet_core::id::{LeaseId, TaskId};
 use brevet_core::name::AudienceName;
 use brevet_core::public_key::PublicKey;
+use brevet_core::task_svid::TaskSvidId;
 use brevet_core::terms::{Content, Profile, Terms};
 use brevet_mint::signer::Product;
 
@@ -28,6 +29,10 @@ pub(in crate::grpc) fn credential_ask(
                 ));
             }
             Wanted::X509Svid { public_key }
+        }
+        (Ok(v1::Profile::JwtSvid), None) => jwt_svid(request)?,
+        (Ok(v1::Profile::JwtSvid), Some(_)) => {
+            return Err(Refusal::invalid("csr", "a JWT-SVID has none"));
         }
         (Ok(v1::Profile::X509Svid), None) => return Err(Refusal::invalid("csr", "is required")),
         (Ok(v1::Profile::Unspecified) | Err(_), _) => {
@@ -57,6 +62,15 @@ fn task_token(request: &v1::IssueCredentialRequest) -> Parsed<Wanted> {
     Ok(Wanted::TaskToken { audience, scope })
 }
 
+fn jwt_svid(request: &v1::IssueCredentialRequest) -> Parsed<Wanted> {
+    let audience =
+        AudienceName::parse(&request.audience).map_err(|error| Refusal::invalid("audience", error))?;
+    if !request.scope.is_empty() {
+        return Err(Refusal::invalid("scope", "a JWT-SVID has none"));
+    }
+    Ok(Wanted::JwtSvid { audience })
+}
+
 pub(in crate::grpc) fn renewal_ask(request: &v1::RenewCredentialRequest) -> Parsed<CredentialAsk> {
     let LeaseId { task, key } = lease_name("lease", &request.lease)?;
     let scope = scope(request.scope.clone())?;
@@ -83,11 +97,13 @@ pub(in crate::grpc) fn credential(Issued(credential): Issued) -> v1::Credential 
         revision: recorded.revision().0,
         ..v1::Credential::default()
     };
-    if let Content::X509Svid(svid) = &terms.content {
-        wire.spiffe_id = svid.spiffe_id.to_string();
-    }
+    wire.spiffe_id = match &terms.content {
+        Content::TaskToken(_) => String::new(),
+        Content::X509Svid(svid) => svid.spiffe_id.to_string(),
+        Content::JwtSvid(svid) => svid.spiffe_id.to_string(),
+    };
     match credential.into_product() {
-        Product::TaskToken(token) => token.as_str().clone_into(&mut wire.token),
+        Product::TaskToken(token) | Product::JwtSvid(token) => token.as_str().clone_into(&mut wire.token),
         Product::X509Svid(chain) => wire.certificate_chain = chain,
     }
     wire
@@ -97,6 +113,7 @@ pub(in crate::grpc) const fn profile(profile: Profile) -> v1::Profile {
     match profile {
         Profile::TaskToken => v1::Profile::TaskToken,
         Profile::X509Svid => v1::Profile::X509Svid,
+        Profile::JwtSvid => v1::Profile::JwtSvid,
     }
 }
 
@@ -111,6 +128,9 @@ pub(in crate::grpc) fn introspection(introspection: &Introspection) -> v1::Intro
 fn active(terms: &Terms, revision: u64) -> v1::IntrospectCredentialResponse {
     let agent = match &terms.content {
         Content::TaskToken(token) => token.actors.first().map(ToString::to_string).unwrap_or_default(),
+        Content::JwtSvid(svid) => TaskSvidId::parse(&svid.spiffe_id, &svid.spiffe_id.trust_domain())
+            .map(|named| named.agent().to_string())
+            .unwrap_or_default(),
         Content::X509Svid(_) => String::new(),
     };
     v1::IntrospectCredentialResponse {
