@@ -36,11 +36,13 @@ use self::keys::Keys;
 pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, JWT_SVID_KEY_FILE, TASK_TOKEN_KEY_FILE};
 use self::root_socket::RootSocket;
 use self::server_tls::{renew_server_certificate, server_tls, trust_of};
+use crate::bearers::Bearers;
 use crate::bookmarks::{self, Bookmarks};
 use crate::broker::{Broker, Parts};
 use crate::clock::ClockState;
 use crate::config::Config;
 use crate::configuration::Configuration;
+use crate::discovery::Discovered;
 use crate::grpc::{self, Peer, ProofMemory};
 use crate::http::{HttpListener, PublicDocuments, Readiness, Site};
 use crate::metrics::Metrics;
@@ -76,7 +78,7 @@ pub struct App {
 /// [`StartError`] as a start would.
 pub fn check(path: &Path) -> Result<(), StartError> {
     let config = Config::load(path)?;
-    Configuration::load(&config)?;
+    Configuration::load(&config, &Discovered::default())?;
     let (directory, rng) = (&config.state_directory, SystemRandom::new());
     SigningKey::<Checkpoints>::load(&directory.join(CHECKPOINT_KEY_FILE), &rng)?;
     SigningKey::<TaskTokens>::load(&directory.join(TASK_TOKEN_KEY_FILE), &rng)?;
@@ -94,7 +96,8 @@ impl App {
         // 1. What the broker stands on: files, journal, clock and keys.
         let Ground { config, configuration, reloader, clock, journal, state, replayed, keys, rng } =
             Ground::lay(path).await?;
-        let Keys { tokens, jwt_svids, bookmarks, state: state_key, authority, bundle_sequence } = keys;
+        let Keys { tokens, jwt_svids, bookmarks, state: state_key, authority, bundle_sequence, checkpoints } =
+            keys;
         let bookmarks = Bookmarks::new(bookmarks, rng.clone());
 
         // 2. The broker.
@@ -124,11 +127,13 @@ impl App {
             jwt_svids.kid().clone(),
             &authority,
             config.limits.lease_lifetime_max(),
-        );
+        )
+        .knowing_own_keys([checkpoints, bookmarks.public_jwk().kid().clone()]);
         let issuer = config.issuer.clone();
         let signer = LocalSigner::new(tokens, issuer, jwt_svids, Arc::clone(&authority), rng.clone());
         let capacity = config.limits.capacity();
         let held = Arc::clone(&journal) as Arc<dyn Journal>;
+        let bearers = Bearers::restored(state.bearers.values().cloned(), config.bearers.bound());
         let table = Table::restored(state, configuration.clone(), capacity, held);
         let broker = Arc::new(Broker::new(Parts {
             table,
@@ -140,6 +145,8 @@ impl App {
             planner,
             state_key,
             bookmarks,
+            bearers,
+            bearer_limits: config.bearers.limits(),
             issuer: config.issuer.clone(),
             trust_domain: config.trust_domain.clone(),
             limits: config.limits.clone(),

@@ -3,9 +3,9 @@
 //! Paths are relative to the file's directory. An environment variable `BREVET__SECTION__KEY` overrides the key
 //! `section.key`; its value is read as TOML, or else taken as a string.
 
+mod callers;
 mod limits;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::fs::MetadataExt;
@@ -19,6 +19,7 @@ use brevet_core::spiffe_id::TrustDomain;
 use serde::Deserialize;
 use thiserror::Error;
 
+pub use self::callers::{BearerConfig, ClientCertificate, OidcConfig, TrustConfig};
 pub use self::limits::Limits;
 use crate::http::HttpLimits;
 use crate::net::NetLimits;
@@ -103,9 +104,15 @@ pub struct Config {
     /// The clock.
     #[serde(default)]
     pub clock: ClockConfig,
+    /// Tokens that callers show.
+    #[serde(default)]
+    pub bearers: BearerConfig,
     /// The trust domains whose workloads may call.
     #[serde(default)]
     pub trust: Vec<TrustConfig>,
+    /// The issuers of tokens that are no SVIDs.
+    #[serde(default)]
+    pub oidc: Vec<OidcConfig>,
     /// Registry: tenants.
     #[serde(default)]
     tenants: Vec<Tenant>,
@@ -138,6 +145,9 @@ pub struct GrpcConfig {
     /// Addresses in the server's certificate.
     #[serde(default)]
     pub ip_addresses: Vec<IpAddr>,
+    /// Whether every client has to have a certificate.
+    #[serde(default)]
+    pub client_certificate: ClientCertificate,
     /// Whether callers may ask which services there are.
     #[serde(default)]
     pub reflection: bool,
@@ -279,16 +289,6 @@ impl Default for ClockConfig {
     }
 }
 
-/// A trust domain whose workloads may call.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrustConfig {
-    /// Its name.
-    pub trust_domain: TrustDomain,
-    /// The file with its bundle: a SPIFFE bundle document, or certificates in PEM.
-    pub bundle: PathBuf,
-}
-
 mod defaults {
     use std::num::{NonZeroU32, NonZeroU64};
 
@@ -388,6 +388,12 @@ impl Config {
         self.local.root_socket.clone().unwrap_or_else(|| self.state_directory.join(ROOT_SOCKET))
     }
 
+    /// The files by which callers are trusted.
+    pub fn trust_files(&self) -> impl Iterator<Item = &PathBuf> {
+        let bundles = self.trust.iter().map(|trust| &trust.bundle);
+        bundles.chain(self.oidc.iter().flat_map(|oidc| oidc.jwks.iter().chain(&oidc.ca)))
+    }
+
     /// The limits of the local root socket.
     #[must_use]
     pub fn root_limits(&self) -> NetLimits {
@@ -449,10 +455,7 @@ impl Config {
         if let Some((_, problem)) = rules.into_iter().find(|(holds, _)| !holds) {
             return Err(ConfigError::Inconsistent(problem));
         }
-        let mut seen = BTreeSet::from([&self.trust_domain]);
-        if let Some(twice) = self.trust.iter().find(|trust| !seen.insert(&trust.trust_domain)) {
-            return Err(ConfigError::DuplicateTrustDomain(twice.trust_domain.clone()));
-        }
+        callers::check(self)?;
         self.registry()?;
         Ok(())
     }

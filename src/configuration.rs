@@ -11,6 +11,7 @@ use brevet_policy::{LoadError, Policies};
 use thiserror::Error;
 
 use crate::config::{Config, is_exposed};
+use crate::discovery::Discovered;
 use crate::trust::{self, TrustError};
 
 /// Why a configuration is refused.
@@ -42,22 +43,23 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Reads everything that a configuration file names.
+    /// Reads everything that a configuration file names, with the keys that were discovered.
     ///
     /// # Errors
     /// [`ConfigurationError`] for the first thing that is refused.
-    pub fn load(config: &Config) -> Result<Self, ConfigurationError> {
+    pub fn load(config: &Config, discovered: &Discovered) -> Result<Self, ConfigurationError> {
         let policies = fs::read_dir(&config.policy_directory).into_iter().flatten().flatten();
-        let bundles = config.trust.iter().map(|trust| trust.bundle.clone());
-        let mut files =
-            policies.map(|entry| entry.path()).chain([config.policy_directory.clone()]).chain(bundles);
+        let mut files = policies
+            .map(|entry| entry.path())
+            .chain([config.policy_directory.clone()])
+            .chain(config.trust_files().cloned());
         if let Some(exposed) = files.find(|file| is_exposed(file)) {
             return Err(ConfigurationError::Exposed(exposed));
         }
         Ok(Self {
             registry: Arc::new(config.registry()?),
             policies: Arc::new(Policies::load(&config.policy_directory)?),
-            trust: Arc::new(trust::load(config)?),
+            trust: Arc::new(trust::load(config, discovered)?),
         })
     }
 

@@ -17,6 +17,7 @@ use rcgen::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// The trust domain of the throw-away workloads.
 pub const WORKLOADS: &str = "workloads.dev.example";
@@ -130,7 +131,8 @@ fn make_identities(path: &Path, now: Timestamp, rng: &SystemRandom) -> Result<()
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &authority)?;
         write(&path.join(format!("{name}.pem")), leaf.pem().as_bytes(), 0o644)?;
-        write(&path.join(format!("{name}.key")), key.serialize_pem().as_bytes(), 0o600)?;
+        let pem = Zeroizing::new(key.serialize_pem());
+        write(&path.join(format!("{name}.key")), pem.as_bytes(), 0o600)?;
     }
     Ok(())
 }

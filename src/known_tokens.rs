@@ -1,5 +1,6 @@
 //! Tokens that this process signed, by their digest: who asks for one of them need not wait for a signature to be
 //! verified, for equal bytes are equally authentic. It is a memory, not a record: a token that is not here is verified.
+//! What the time of a look-up could tell is of a digest, and leads nobody to a token with that digest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -5,6 +5,7 @@
 //! the only file that reads the time.
 
 pub mod app;
+pub mod bearers;
 pub mod bookmarks;
 pub mod broker;
 pub mod cli;
@@ -14,7 +15,9 @@ pub mod configuration;
 pub mod deadlines;
 pub mod demo;
 pub mod dev;
+pub mod discovery;
 pub mod grpc;
+pub mod hardening;
 pub mod http;
 pub mod known_tokens;
 pub mod metrics;

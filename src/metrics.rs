@@ -74,6 +74,7 @@ pub struct Metrics {
     locked: Family<Kind, Counter>,
     root_socket_uses: Counter,
     strangers: Counter,
+    bearers_elsewhere: Counter,
     denials_unrecorded: Counter,
     locks_in_force: Gauge<u64, AtomicU64>,
     durable_revision: Gauge<u64, AtomicU64>,
@@ -92,6 +93,7 @@ impl Metrics {
         let locked = Family::default();
         let root_socket_uses = Counter::default();
         let strangers = Counter::default();
+        let bearers_elsewhere = Counter::default();
         let denials_unrecorded = Counter::default();
         let locks_in_force = Gauge::default();
         let durable_revision = Gauge::default();
@@ -114,6 +116,11 @@ impl Metrics {
         );
         registry.register("strangers", "Calls refused because the caller is not known", strangers.clone());
         registry.register(
+            "bearers_elsewhere",
+            "Tokens of bearers shown with another key than they are bound to, each of which is an alarm",
+            bearers_elsewhere.clone(),
+        );
+        registry.register(
             "journal_durable_revision",
             "The last revision the journal holds durably",
             durable_revision.clone(),
@@ -129,6 +136,7 @@ impl Metrics {
             locked,
             root_socket_uses,
             strangers,
+            bearers_elsewhere,
             denials_unrecorded,
             locks_in_force,
             durable_revision,
@@ -170,6 +178,11 @@ impl Metrics {
     /// A call was refused because its caller is not known.
     pub fn refused_stranger(&self) {
         self.strangers.inc();
+    }
+
+    /// A bearer's token that is bound to one key was shown with another.
+    pub fn bearer_shown_with_another_key(&self) {
+        self.bearers_elsewhere.inc();
     }
 
     /// The journal holds everything up to this revision durably.

@@ -1,6 +1,7 @@
 //! Live reload: what people write in files takes effect without a restart, as a whole or not at all.
 //!
-//! The bytes of the configuration, of every policy and of every bundle are hashed every few seconds, and at SIGHUP.
+//! The bytes of the configuration, of every policy and of every bundle are hashed every few seconds, and at SIGHUP; keys
+//! of issuers that are found by discovery count as files do.
 //! When they have changed they are read anew; what is refused is logged, and what was in force stays in force.
 
 use std::convert::Infallible;
@@ -16,6 +17,7 @@ use tracing::{info, warn};
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::configuration::Configuration;
+use crate::discovery::{Discovered, Discovery};
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -25,6 +27,8 @@ const INTERVAL: Duration = Duration::from_secs(2);
 pub struct Reloader {
     files: Files,
     seen: Option<Digest>,
+    discovery: Discovery,
+    discovered: Arc<Discovered>,
 }
 
 /// The files that are read.
@@ -32,7 +36,7 @@ pub struct Reloader {
 struct Files {
     configuration: PathBuf,
     policy_directory: PathBuf,
-    bundles: Vec<PathBuf>,
+    trust: Vec<PathBuf>,
 }
 
 type Digest = Vec<u8>;
@@ -50,11 +54,19 @@ impl Reloader {
     #[must_use]
     pub fn new(path: &Path, config: &Config) -> Self {
         let files = Files::of(path, config);
-        Self { seen: Some(files.digest()), files }
+        let discovery = Discovery::new(config);
+        Self { seen: Some(files.digest()), files, discovery, discovered: Arc::default() }
+    }
+
+    /// The keys that were discovered.
+    #[must_use]
+    pub fn discovered(&self) -> &Discovered {
+        &self.discovered
     }
 
     /// Reads the files again if they have changed, or if somebody asks for it.
     async fn look(&mut self, asked: bool, broker: &Broker) {
+        let asked = self.discovery.look(&self.discovered, broker.clock.now().judge) || asked;
         let digest = self.files.digest();
         if self.seen.as_ref() == Some(&digest) && !asked {
             return;
@@ -78,7 +90,8 @@ impl Reloader {
     /// Puts registry, policies and trust in force. Answers whether any of them is new.
     async fn reload(&mut self, broker: &Broker) -> Result<bool, ReloadError> {
         let path = self.files.configuration.clone();
-        let read = tokio::task::spawn_blocking(move || read(&path)).await;
+        let discovered = Arc::clone(&self.discovered);
+        let read = tokio::task::spawn_blocking(move || read(&path, &discovered)).await;
         let (config, configuration) =
             read.map_err(|problem| ReloadError::Later(problem.to_string()))?.map_err(ReloadError::Refused)?;
         // What was minted under the old names must not become a stranger's under the new ones.
@@ -90,6 +103,7 @@ impl Reloader {
         }
         let changed = broker.configure(configuration).await;
         let changed = changed.map_err(|refusal| ReloadError::Later(refusal.text))?;
+        self.discovery.follow(&config);
         let files = Files::of(&self.files.configuration, &config);
         if files != self.files {
             self.seen = Some(files.digest());
@@ -99,9 +113,9 @@ impl Reloader {
     }
 }
 
-fn read(path: &Path) -> Result<(Config, Configuration), String> {
+fn read(path: &Path, discovered: &Discovered) -> Result<(Config, Configuration), String> {
     let config = Config::load(path).map_err(|problem| problem.to_string())?;
-    let configuration = Configuration::load(&config).map_err(|problem| problem.to_string())?;
+    let configuration = Configuration::load(&config, discovered).map_err(|problem| problem.to_string())?;
     Ok((config, configuration))
 }
 
@@ -110,7 +124,7 @@ impl Files {
         Self {
             configuration: path.to_owned(),
             policy_directory: config.policy_directory.clone(),
-            bundles: config.trust.iter().map(|trust| trust.bundle.clone()).collect(),
+            trust: config.trust_files().cloned().collect(),
         }
     }
 
@@ -122,7 +136,7 @@ impl Files {
             .unwrap_or_default();
         policies.sort();
         let mut context = Context::new(&SHA256);
-        for path in [&self.configuration].into_iter().chain(&policies).chain(&self.bundles) {
+        for path in [&self.configuration].into_iter().chain(&policies).chain(&self.trust) {
             let content = fs::read(path).unwrap_or_default();
             context.update(path.as_os_str().as_encoded_bytes());
             context.update(&[0]);

@@ -1,19 +1,22 @@
-//! Trust: reads the bundles that the configuration names into one immutable snapshot.
+//! Trust: reads the bundles and keys that the configuration names into one immutable snapshot.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use brevet_core::spiffe_id::TrustDomain;
+use brevet_identity::jwk_set::{InvalidJwkSet, JwkSet};
+use brevet_identity::oidc::{InvalidIssuer, Issuer};
 use brevet_identity::trust::{Bundle, CallerTrust, InvalidBundle, InvalidTrust};
 use thiserror::Error;
 
-use crate::config::Config;
+use crate::config::{Config, OidcConfig};
+use crate::discovery::Discovered;
 
 /// Why a snapshot was not taken; the one before stays in force.
 #[derive(Debug, Error)]
 pub enum TrustError {
     /// A bundle could not be read.
-    #[error("cannot read the bundle {path}")]
+    #[error("cannot read {path}")]
     Io {
         /// The file.
         path: PathBuf,
@@ -31,22 +34,52 @@ pub enum TrustError {
         /// Why.
         problem: InvalidBundle,
     },
+    /// The keys of an issuer are refused.
+    #[error("the keys {path} are refused: {problem}")]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        problem: InvalidJwkSet,
+    },
+    /// What an issuer's subjects are is refused.
+    #[error("the subjects of {issuer} are refused: {problem}")]
+    Issuer {
+        /// The issuer.
+        issuer: String,
+        /// Why.
+        problem: InvalidIssuer,
+    },
     /// The bundles do not fit together.
     #[error(transparent)]
     Trust(#[from] InvalidTrust),
 }
 
-/// Reads every bundle that the configuration names.
+/// Reads every bundle and every set of keys that the configuration names; what it leaves to be found is `discovered`.
 ///
 /// # Errors
 /// [`TrustError`] for the first that is refused.
-pub fn load(config: &Config) -> Result<CallerTrust, TrustError> {
+pub fn load(config: &Config, discovered: &Discovered) -> Result<CallerTrust, TrustError> {
     let bundles = config
         .trust
         .iter()
         .map(|trust| Ok((trust.trust_domain.clone(), read(&trust.trust_domain, &trust.bundle)?)))
         .collect::<Result<Vec<_>, TrustError>>()?;
-    Ok(CallerTrust::new(config.trust_domain.clone(), bundles)?)
+    let issuers =
+        config.oidc.iter().map(|oidc| issuer(oidc, discovered)).collect::<Result<Vec<_>, TrustError>>()?;
+    Ok(CallerTrust::new(config.trust_domain.clone(), bundles)?.with_issuers(issuers)?)
+}
+
+fn issuer(oidc: &OidcConfig, discovered: &Discovered) -> Result<Issuer, TrustError> {
+    let keys = match &oidc.jwks {
+        Some(path) => {
+            let text = std::fs::read(path).map_err(|source| TrustError::Io { path: path.clone(), source })?;
+            JwkSet::parse(&text).map_err(|problem| TrustError::Keys { path: path.clone(), problem })?
+        }
+        None => discovered.keys(&oidc.issuer),
+    };
+    let issuer = Issuer::new(oidc.issuer.clone(), oidc.trust_domain.clone(), keys, &oidc.subjects);
+    issuer.map_err(|problem| TrustError::Issuer { issuer: oidc.issuer.clone(), problem })
 }
 
 /// A bundle is a JSON document if it begins as one, and PEM otherwise.

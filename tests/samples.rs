@@ -62,9 +62,10 @@ fn the_sample_says_every_key_and_its_default() {
     let path = root().join("deploy/brevet.toml");
     let text = fs::read_to_string(&path).unwrap();
     let shown: Vec<&str> = text.lines().map(|line| line.strip_prefix("# ").unwrap_or(line)).collect();
-    let tables = ["", "[grpc]", "[http]", "[local]", "[log]", "[limits]", "[journal]", "[clock]"];
-    let lists =
-        ["[[trust]]", "[[tenants]]", "[[audiences]]", "[[agents]]", "[[orchestrators]]", "[[operators]]"];
+    let tables =
+        ["", "[grpc]", "[http]", "[local]", "[log]", "[limits]", "[bearers]", "[journal]", "[clock]"];
+    let registry = ["[[tenants]]", "[[audiences]]", "[[agents]]", "[[orchestrators]]", "[[operators]]"];
+    let lists = ["[[trust]]", "[[oidc]]"].into_iter().chain(registry);
     for section in tables.into_iter().chain(lists) {
         for key in keys(section) {
             let is_shown = shown
@@ -76,14 +77,15 @@ fn the_sample_says_every_key_and_its_default() {
 
     let folder = tempfile::tempdir().unwrap();
     let explicit = folder.path().join("brevet.toml");
-    let uncommented: Vec<&str> = text
-        .lines()
-        .map(|line| line.strip_prefix("# ").filter(|rest| is_assignment(rest)).unwrap_or(line))
-        .collect();
-    // The tenant is an example and no default, and without its header it would belong to the table before.
-    let tenant =
-        |line: &&&str| !line.starts_with("name = \"finance\"") && !line.starts_with("trust_domains = ");
-    fs::write(&explicit, uncommented.iter().filter(tenant).copied().collect::<Vec<_>>().join("\n")).unwrap();
+    let mut in_example = false;
+    let mut uncommented = String::new();
+    for line in text.lines() {
+        // A commented table is an example and no default, and its keys would belong to the table before.
+        in_example = (in_example && !line.is_empty()) || line.starts_with("# [[");
+        let key = line.strip_prefix("# ").filter(|rest| is_assignment(rest) && !in_example);
+        uncommented = uncommented + key.unwrap_or(line) + "\n";
+    }
+    fs::write(&explicit, uncommented).unwrap();
     let mut explicit = Config::load(&explicit).unwrap_or_else(|problem| panic!("{problem}"));
     let sample = Config::load(&path).unwrap();
     // The registry has its defaults in types of their own.

@@ -1,4 +1,4 @@
-"""Verifies a task token with stock clients: PyJWT, and Authlib where it is installed.
+"""Verifies a task token with stock clients: PyJWT, and Authlib and jwcrypto where they are installed.
 
 usage: stock_clients.py TOKEN_FILE JWKS_URL ISSUER AUDIENCE SUBJECT
 
@@ -52,6 +52,18 @@ def authlib(token: str, jwks_url: str, issuer: str, audience: str) -> dict:
     return dict(claims)
 
 
+def jwcrypto(token: str, jwks_url: str, issuer: str, audience: str) -> dict:
+    from jwcrypto import jwk, jwt as jwcrypto_jwt
+
+    with urllib.request.urlopen(jwks_url) as answer:
+        keys = jwk.JWKSet.from_json(answer.read().decode())
+    checks = {"iss": issuer, "aud": audience, "exp": None}
+    parsed = jwcrypto_jwt.JWT(algs=["ES256"], check_claims=checks)
+    parsed.leeway = 0
+    parsed.deserialize(token, key=keys)
+    return json.loads(parsed.claims)
+
+
 def refuses(verify, *arguments: str) -> bool:
     try:
         verify(*arguments)
@@ -71,6 +83,12 @@ def main() -> int:
         clients[f"Authlib {package.__version__}"] = authlib
     except ImportError:
         print("Authlib is not installed")
+    try:
+        import jwcrypto as _package  # noqa: F401
+
+        clients["jwcrypto"] = jwcrypto
+    except ImportError:
+        print("jwcrypto is not installed")
     for name, verify in clients.items():
         claims = verify(token, jwks_url, issuer, audience)
         assert claims["sub"] == subject, claims

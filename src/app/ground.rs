@@ -40,7 +40,7 @@ impl Ground {
         // 1. What was written by people is refused first.
         let config = Config::load(path)?;
         let reloader = Reloader::new(path, &config);
-        let configuration = Configuration::load(&config)?;
+        let configuration = Configuration::load(&config, reloader.discovered())?;
 
         // 2. The journal is read, and the state is its fold.
         let Recovered { mut state, verified, snapshot } = recover(&config)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use brevet_core::name::KeyId;
 use brevet_core::time::Timestamp;
 use brevet_journal::checkpoint::{CheckpointSigner, Signature, SigningFailed};
 use brevet_mint::ca::{CaFiles, CaKey};
@@ -41,6 +42,8 @@ pub(super) struct Keys {
     pub(super) authority: Arc<CaKey>,
     /// The `spiffe_sequence` of the bundle that has both.
     pub(super) bundle_sequence: u64,
+    /// Which key signs the journal's checkpoints; the key itself is the journal's.
+    pub(super) checkpoints: KeyId,
 }
 
 /// Whose keys may not be made anew: others vouch for what is there.
@@ -74,7 +77,8 @@ impl Keys {
             }
         }
         let files = CaFiles { key: directory.join(CA_KEY_FILE), certificate: directory.join("ca.pem") };
-        let checkpoints = SigningKey::load_or_create(&directory.join(CHECKPOINT_KEY_FILE), rng)?;
+        let checkpoints: SigningKey<Checkpoints> =
+            SigningKey::load_or_create(&directory.join(CHECKPOINT_KEY_FILE), rng)?;
         let jwt_svid_key = directory.join(JWT_SVID_KEY_FILE);
         let jwt_svids = SigningKey::load_or_create(&jwt_svid_key, rng)?;
         let authority =
@@ -86,6 +90,7 @@ impl Keys {
             tokens: SigningKey::load_or_create(&directory.join(TASK_TOKEN_KEY_FILE), rng)?,
             bookmarks: SigningKey::load_or_create(&directory.join(BOOKMARK_KEY_FILE), rng)?,
             state: StateKey::load_or_create(&directory.join(STATE_KEY_FILE), rng)?,
+            checkpoints: checkpoints.kid().clone(),
         };
         Ok((keys, checkpoints))
     }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use brevet_identity::tls::TrustSource;
+use brevet_identity::tls::{Certificates, TrustSource};
 use brevet_identity::trust::CallerTrust;
 use brevet_mint::ca::{CaKey, ServerNames};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::StartError;
 use crate::broker::Broker;
-use crate::config::Config;
+use crate::config::{ClientCertificate, Config};
 use crate::net::TlsConfig;
 
 /// How long the broker's own certificate lives; it is renewed after half of that.
@@ -35,7 +35,11 @@ pub(super) fn server_tls(
     let chain = identity.chain.into_iter().map(CertificateDer::from).collect();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key.to_vec()));
     let time = broker.clock.time_provider();
-    Ok(Arc::new(brevet_identity::tls::server_config(chain, key, trust_of(broker), time)?))
+    let required = match config.grpc.client_certificate {
+        ClientCertificate::Required => Certificates::Required,
+        ClientCertificate::Optional => Certificates::Optional,
+    };
+    Ok(Arc::new(brevet_identity::tls::server_config(chain, key, required, trust_of(broker), time)?))
 }
 
 /// What callers are verified by, as it is in force at each look.

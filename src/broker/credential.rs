@@ -64,6 +64,10 @@ pub enum Wanted {
     X509Svid {
         /// The public half of the holder key, as the certification request names it.
         public_key: PublicKey,
+        /// Whether the certification request asked for more. It makes no other request of it, so that it is no part of
+        /// the body.
+        #[serde(skip)]
+        ignored_attributes: bool,
     },
     /// A JWT-SVID.
     JwtSvid {
@@ -86,8 +90,8 @@ pub struct Possession {
     pub offered: Thumbprint,
     /// The other keys that the connection has proven.
     pub proven: Vec<Thumbprint>,
-    /// The connection's own key and certificate.
-    pub certificate: (Thumbprint, CertificateDigest),
+    /// The connection's own key and certificate, if these prove the caller.
+    pub certificate: Option<(Thumbprint, CertificateDigest)>,
     /// The one-time claim that it redeems.
     pub claim: Option<ClaimDigest>,
 }
@@ -104,8 +108,7 @@ impl Possession {
     }
 
     fn certificate_of(&self, holder: Thumbprint) -> Option<CertificateDigest> {
-        let (key, certificate) = self.certificate;
-        (key == holder).then_some(certificate)
+        self.certificate.filter(|(key, _)| *key == holder).map(|(_, certificate)| certificate)
     }
 }
 
@@ -272,9 +275,10 @@ impl Broker {
             found.ok_or_else(|| denied("audience_unknown", "the audience is not registered"))
         };
         match wanted {
-            Wanted::X509Svid { public_key } => {
+            Wanted::X509Svid { public_key, ignored_attributes } => {
                 below_ceiling(agent, task.sensitivity_max, &Scope::default())?;
-                Ok(FormFacts::X509Svid { trust_domain: self.trust_domain.clone(), public_key })
+                let trust_domain = self.trust_domain.clone();
+                Ok(FormFacts::X509Svid { trust_domain, public_key, ignored_attributes })
             }
             Wanted::TaskToken { audience, scope } => {
                 let scope = task_scope.narrow(scope)?;
@@ -365,7 +369,7 @@ fn renewed(terms: &Terms, scope: Option<&Scope>) -> Result<Wanted, Refusal> {
             Ok(Wanted::TaskToken { audience: token.audience.clone(), scope })
         }
         Content::X509Svid(svid) if scope.is_none() => {
-            Ok(Wanted::X509Svid { public_key: svid.public_key.clone() })
+            Ok(Wanted::X509Svid { public_key: svid.public_key.clone(), ignored_attributes: false })
         }
         Content::JwtSvid(svid) if scope.is_none() => Ok(Wanted::JwtSvid { audience: svid.audience.clone() }),
         Content::X509Svid(_) | Content::JwtSvid(_) => Err(Refusal::invalid("scope", "an SVID has none")),

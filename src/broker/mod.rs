@@ -35,6 +35,7 @@ use brevet_core::revision::{Basis, Revision};
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::{Now, Timestamp};
+use brevet_identity::bearer;
 use brevet_identity::jwk_set::JwkSet;
 use brevet_journal::AppendError;
 use brevet_mint::plan::Planner;
@@ -59,6 +60,7 @@ pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
 pub use self::refusal::{Kind, Refusal};
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
 pub use self::watch::{ENDINGS_TOLD_MAX, Told, Watch, WatchAsk};
+use crate::bearers::Bearers;
 use crate::bookmarks::Bookmarks;
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -89,7 +91,11 @@ pub struct Parts {
     pub state_key: StateKey,
     /// Where streams of revocations get their bookmarks.
     pub bookmarks: Arc<Bookmarks>,
-    /// The issuer of task tokens.
+    /// The tokens that callers have shown.
+    pub bearers: Bearers,
+    /// What is asked of their times.
+    pub bearer_limits: bearer::Limits,
+    /// The issuer of task tokens, which is also the one audience of tokens that callers show.
     pub issuer: String,
     /// The broker's own trust domain, which the SVIDs of tasks are of.
     pub trust_domain: TrustDomain,

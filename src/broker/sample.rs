@@ -73,6 +73,8 @@ impl InMemory {
             metrics: Arc::new(Metrics::new(Vec::new())),
             planner: Planner::new(issuer.clone(), kid, svid_kid, &authority, limits.lease_lifetime_max()),
             signer: tampered(LocalSigner::new(token_key, issuer.clone(), svid_key, authority, rng.clone())),
+            bearers: Bearers::restored([], (9, 9)),
+            bearer_limits: bearer::Limits::default(),
             keys: JwkSet::parse(published.as_bytes()).unwrap(),
             jwt_svid_keys: JwkSet::parse_bundle(bundle.as_bytes()).unwrap(),
             state_key: StateKey::load_or_create(&folder.path().join("state.key"), &rng).unwrap(),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use brevet_client::dpop::HolderKey;
 use brevet_client::{Broker, Endpoints, Identity, ServerTrust, Settings, connect, connect_local};
 use brevet_core::spiffe_id::SpiffeId;
 use clap::Args;
@@ -10,6 +11,7 @@ use tokio::runtime;
 use super::Exit;
 use super::exit::{Failure, Usage};
 use super::output::Format;
+use super::secret;
 
 /// What every client command takes.
 #[derive(Debug, Args)]
@@ -44,7 +46,10 @@ struct Connection {
     /// The caller's X.509-SVID, PEM, leaf first.
     #[arg(long, global = true, value_name = "FILE", env = "BREVET_CERT")]
     cert: Option<PathBuf>,
-    /// The private key of the X.509-SVID, PEM.
+    /// The caller's token instead of an X.509-SVID: a JWT-SVID, or one of a configured issuer. It is read for each call.
+    #[arg(long, global = true, value_name = "FILE", env = "BREVET_TOKEN")]
+    token: Option<PathBuf>,
+    /// The private key of the X.509-SVID, or the P-256 key to bind the token to, PEM.
     #[arg(long, global = true, value_name = "FILE", env = "BREVET_KEY")]
     key: Option<PathBuf>,
     /// The certificate authorities of the broker's trust domain, PEM.
@@ -97,20 +102,32 @@ impl Client {
 #[derive(Debug, PartialEq, Eq)]
 enum Target<'a> {
     Folder(&'a Path, &'a str),
-    Each { endpoint: &'a str, cert: &'a Path, key: &'a Path, bundle: &'a Path, server: &'a SpiffeId },
+    Each { endpoint: &'a str, own: Own<'a>, key: &'a Path, bundle: &'a Path, server: &'a SpiffeId },
+}
+
+/// What says who the caller is.
+#[derive(Debug, PartialEq, Eq)]
+enum Own<'a> {
+    Certificate(&'a Path),
+    Token(&'a Path),
 }
 
 impl Connection {
     fn target(&self) -> Result<Target<'_>, Usage> {
-        let Self { dir, identity, endpoint, cert, key, bundle, server_id } = self;
-        match (dir, identity, endpoint, cert, key, bundle, server_id) {
+        let Self { dir, identity, endpoint, cert, token, key, bundle, server_id } = self;
+        let own = match (cert, token) {
+            (Some(cert), None) => Some(Own::Certificate(cert)),
+            (None, Some(token)) => Some(Own::Token(token)),
+            _ => None,
+        };
+        match (dir, identity, endpoint, own, key, bundle, server_id) {
             (Some(dir), Some(identity), None, None, None, None, None) => Ok(Target::Folder(dir, identity)),
-            (None, None, Some(endpoint), Some(cert), Some(key), Some(bundle), Some(server)) => {
-                Ok(Target::Each { endpoint, cert, key, bundle, server })
+            (None, None, Some(endpoint), Some(own), Some(key), Some(bundle), Some(server)) => {
+                Ok(Target::Each { endpoint, own, key, bundle, server })
             }
             _ => Err(Usage(
-                "a connection needs --dir and --as, or --endpoint, --cert, --key, --bundle and --server-id, each also \
-                 as BREVET_DIR, BREVET_AS and so on, and not both",
+                "a connection needs --dir and --as, or --endpoint, --cert or --token, --key, --bundle and \
+                 --server-id, each also as BREVET_DIR, BREVET_AS and so on, and not both",
             )),
         }
     }
@@ -121,8 +138,13 @@ impl Connection {
                 let endpoints = Endpoints::read(dir)?;
                 (endpoints.connect(identity).await?, endpoints.grpc)
             }
-            Target::Each { endpoint, cert, key, bundle, server } => {
-                let identity = Identity::load(cert, key)?;
+            Target::Each { endpoint, own, key, bundle, server } => {
+                let identity = match own {
+                    Own::Certificate(cert) => Identity::load(cert, key)?,
+                    Own::Token(token) => {
+                        Identity::token(token, HolderKey::from_pem(secret::read(key)?.as_bytes())?)
+                    }
+                };
                 let trust = ServerTrust::load(bundle, server.clone())?;
                 (connect(endpoint, &identity, &trust, &Settings::default()).await?, endpoint.to_owned())
             }

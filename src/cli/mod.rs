@@ -30,6 +30,8 @@ use thiserror::Error;
 pub use exit::Exit;
 use exit::complain;
 
+use crate::hardening::harden;
+
 /// A just-in-time credential broker for AI agents.
 #[derive(Debug, Parser)]
 #[command(name = "brevet", version, arg_required_else_help = true)]
@@ -83,6 +85,10 @@ enum Command {
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Err(problem) = harden() {
+        complain(&problem);
+        return Exit::Error.into();
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use super::exit::Failure;
 use super::request_id;
 
 /// The most bytes of a token, a claim or a key.
-const SECRET_BYTES_MAX: u64 = 256 * 1024;
+const SECRET_BYTES_MAX: usize = 256 * 1024;
 
 /// A secret that cannot be read or written.
 #[derive(Debug, Error)]
@@ -33,15 +34,18 @@ pub(super) enum SecretError {
 pub(super) fn read(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     let unreadable = |source| SecretError::Read(path.to_owned(), source);
     let malformed = || SecretError::Content(path.to_owned());
-    let source: Box<dyn Read> = if path == OsStr::new("-") {
-        Box::new(io::stdin())
+    let source = if path == OsStr::new("-") {
+        // Not through the buffer of `Stdin`, which nobody erases.
+        File::from(io::stdin().as_fd().try_clone_to_owned().map_err(unreadable)?)
     } else {
-        Box::new(File::open(path).map_err(unreadable)?)
+        File::open(path).map_err(unreadable)?
     };
-    let mut bytes = Zeroizing::new(Vec::new());
-    let length = source.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    // As long as it can get: a buffer that grew would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX + 2));
+    let length_max = u64::try_from(SECRET_BYTES_MAX + 1).unwrap_or(u64::MAX);
+    let length = source.take(length_max).read_to_end(&mut bytes).map_err(unreadable)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| malformed())?.trim();
-    if text.is_empty() || u64::try_from(length).is_ok_and(|length| length > SECRET_BYTES_MAX) {
+    if text.is_empty() || length > SECRET_BYTES_MAX {
         return Err(malformed());
     }
     Ok(Zeroizing::new(text.to_owned()))

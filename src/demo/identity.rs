@@ -16,6 +16,7 @@ use rcgen::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 use super::Problem;
 
@@ -34,7 +35,7 @@ impl Svid {
 
 /// The thumbprint of a party's key, by which a task is bound to it.
 pub(super) fn thumbprint(files: &IdentityFiles) -> Result<Thumbprint, Problem> {
-    let key = KeyPair::from_pem(&fs::read_to_string(&files.key)?)?;
+    let key = KeyPair::from_pem(&Zeroizing::new(fs::read_to_string(&files.key)?))?;
     Ok(PublicKey::from_spki(&key.subject_public_key_info())?.thumbprint())
 }
 
@@ -45,7 +46,7 @@ pub(super) fn workloads(dir: &Path) -> Result<Bundle, Problem> {
 
 /// A certification request (RFC 2986) that names a party's key and says nothing else.
 pub(super) fn certification_request(files: &IdentityFiles) -> Result<Vec<u8>, Problem> {
-    let key = KeyPair::from_pem(&fs::read_to_string(&files.key)?)?;
+    let key = KeyPair::from_pem(&Zeroizing::new(fs::read_to_string(&files.key)?))?;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     Ok(params.serialize_request(&key)?.der().to_vec())
@@ -80,6 +81,6 @@ pub(super) fn forge(dir: &Path, spiffe_id: &SpiffeId, bundle: &Path) -> Result<I
         spiffe_id: spiffe_id.clone(),
     };
     fs::write(&files.cert, params.self_signed(&key)?.pem())?;
-    fs::write(&files.key, key.serialize_pem())?;
+    fs::write(&files.key, Zeroizing::new(key.serialize_pem()))?;
     Ok(files)
 }

@@ -25,7 +25,7 @@ use brevet_core::name::{ActionName, AudienceName};
 use brevet_core::scope::ResourcePattern;
 use brevet_core::time::Timestamp;
 use brevet_identity::jwk_set::{JWK_SET_BYTES_MAX, JwkSet};
-use brevet_identity::tls;
+use brevet_identity::tls::{self, Certificates};
 use brevet_identity::trust::{BUNDLE_BYTES_MAX, Bundle, CallerTrust};
 use brevet_verify::{Presenter, Refusal, Verifier};
 use http::{HeaderMap, StatusCode, Uri, header, request::Parts};
@@ -142,7 +142,13 @@ async fn serve(dir: &Path) -> Result<(), Problem> {
     });
 
     let Svid { chain, key } = Svid::load(files)?;
-    let tls = Arc::new(tls::server_config(chain, key, Arc::clone(&callers), clock.time_provider())?);
+    let tls = Arc::new(tls::server_config(
+        chain,
+        key,
+        Certificates::Required,
+        Arc::clone(&callers),
+        clock.time_provider(),
+    )?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     notify(&Notice::Listening(listener.local_addr()?.to_string()))?;
     let limits = NetLimits::default();

@@ -28,8 +28,7 @@ impl CredentialService for Credentials {
         };
         let asking = || {
             let key = proof.key_of_csr()?;
-            let public_key = key.as_ref().map(|key| key.public_key().clone());
-            let ask = convert::credential::credential_ask(&message, public_key)?;
+            let ask = convert::credential::credential_ask(&message, key.as_ref())?;
             let possession = self.0.possession(peer.as_ref(), &caller, proof, key.as_ref(), asked.method)?;
             Ok((ask, possession))
         };

@@ -2,6 +2,7 @@
 //! and answers. Nothing is decided here.
 
 mod audit;
+mod bearer;
 mod convert;
 mod credential;
 mod door;

@@ -1,4 +1,5 @@
-//! The other end of a connection: verified once, and again whenever the trust snapshot changes.
+//! The other end of a connection: verified once, and again whenever the trust snapshot changes. A request that shows a
+//! token instead has another end of its own.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 /// Keys that one connection can prove besides its own.
 const KEYS_PROVEN_MAX: usize = 64;
 
-/// One connection's other end. Each of its requests carries a clone.
+/// One connection's other end, of which each of its requests carries a clone, or one request's.
 #[derive(Clone)]
 pub struct Peer(Arc<Inner>);
 
@@ -29,7 +30,8 @@ struct Inner {
 
 struct Verified {
     trust: Arc<CallerTrust>,
-    caller: Result<Arc<Caller>, X509SvidError>,
+    /// The caller, or the stable reason why it is none.
+    caller: Result<Arc<Caller>, &'static str>,
 }
 
 impl fmt::Debug for Peer {
@@ -50,6 +52,24 @@ impl Peer {
         }))
     }
 
+    /// One request's other end, which a token proved under this trust, or did not.
+    #[must_use]
+    pub(super) fn by_token(trust: Arc<CallerTrust>, caller: Result<Arc<Caller>, &'static str>) -> Self {
+        let verified = Verified { trust: Arc::clone(&trust), caller };
+        Self(Arc::new(Inner {
+            certificates: Arc::new([]),
+            trust: Arc::new(move || Arc::clone(&trust)),
+            verified: ArcSwapOption::from_pointee(verified),
+            proven: Mutex::new(BTreeSet::new()),
+        }))
+    }
+
+    /// Whether it came with a certificate.
+    #[must_use]
+    pub(super) fn has_certificate(&self) -> bool {
+        !self.0.certificates.is_empty()
+    }
+
     /// The verified workload.
     ///
     /// # Errors
@@ -61,12 +81,17 @@ impl Peer {
             Some(known) if Arc::ptr_eq(&known.trust, &trust) => known.caller.clone(),
             _ => {
                 let chain: Vec<&[u8]> = self.0.certificates.iter().map(AsRef::as_ref).collect();
-                let caller = x509_svid::verify_chain(&chain, &trust, now).map(Arc::new);
+                let caller = match chain.as_slice() {
+                    [] => Err("no_credentials"),
+                    chain => x509_svid::verify_chain(chain, &trust, now)
+                        .map(Arc::new)
+                        .map_err(X509SvidError::reason),
+                };
                 self.0.verified.store(Some(Arc::new(Verified { trust, caller: caller.clone() })));
                 caller
             }
         };
-        let caller = caller.map_err(X509SvidError::reason)?;
+        let caller = caller?;
         // A connection does not outlive its identity.
         if caller.valid_until() <= now { Err("cert_time") } else { Ok(caller) }
     }

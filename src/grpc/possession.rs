@@ -64,7 +64,7 @@ impl Door {
             tracing::debug!(claim = proof.claim, dpop = proof.dpop, method, "a key is offered");
         }
         let claim = proof.claim.map(|claim| ClaimDigest::of(&[claim.as_bytes()]));
-        let certificate = (caller.key(), caller.certificate());
+        let certificate = caller.certificate().map(|certificate| (caller.key(), certificate));
         let by_dpop = proof.dpop.map(|dpop| self.proven_by_dpop(peer, caller, dpop, method)).transpose()?;
         // Who offers a key means that key, whatever else the connection has proven.
         let proven = match by_dpop {
@@ -131,7 +131,7 @@ pub struct ProofMemory {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Remembered {
+pub(super) enum Remembered {
     New,
     Before,
     Full,
@@ -152,7 +152,7 @@ impl ProofMemory {
         }
     }
 
-    fn remember(
+    pub(super) fn remember(
         &mut self,
         caller: &SpiffeId,
         proof: (Thumbprint, String),

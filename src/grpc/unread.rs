@@ -11,8 +11,10 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use brevet_core::fact::DeniedOperation;
+use brevet_core::sabotage;
 use tonic::{Code, Status};
 
+use super::bearer::Shown;
 use super::door::Door;
 use super::peer::Peer;
 use super::status;
@@ -31,8 +33,15 @@ async fn within(max: Duration, request: Request, next: Next) -> Response {
 }
 
 /// Answers in time, and for the methods where none of them did.
-pub(super) async fn answered(door: Arc<Door>, max: Duration, request: Request, next: Next) -> Response {
+pub(super) async fn answered(door: Arc<Door>, max: Duration, mut request: Request, next: Next) -> Response {
+    if let Some(shown) = Shown::by(&request) {
+        let peer = door.peer_of(shown).await;
+        request.extensions_mut().insert(peer);
+    }
     let who = Who::of(&request);
+    if sabotage::on("secrets_are_logged") {
+        tracing::debug!(headers = ?request.headers(), path = request.uri().path(), "a request");
+    }
     if let Some((http, unread)) = not_understood(&request) {
         let mut response = refuse(&door, &who, NO_METHOD, &unread).into_http();
         *response.status_mut() = http;

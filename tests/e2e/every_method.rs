@@ -3,22 +3,29 @@
 use brevet_api::v1;
 use brevet_testkit::ca::Leaf;
 use prost::Message;
-use prost_types::FileDescriptorSet;
+use prost_types::{FileDescriptorProto, FileDescriptorSet};
 use tonic::Code;
 
 use crate::identity::stranger;
 use crate::wire::{call, framed};
 use crate::world::{AGENT, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, issue, now, renew};
 
-struct Method {
-    path: String,
+pub(crate) struct Method {
+    pub(crate) path: String,
     name: String,
     streams: bool,
+    /// The name of the message that it takes.
+    pub(crate) input: String,
 }
 
-fn every_method() -> Vec<Method> {
+/// The files of the API.
+pub(crate) fn description() -> Vec<FileDescriptorProto> {
     let set = FileDescriptorSet::decode(brevet_api::FILE_DESCRIPTOR_SET).unwrap();
-    let own = set.file.into_iter().filter(|file| file.package() == "brevet.v1");
+    set.file.into_iter().filter(|file| file.package() == "brevet.v1").collect()
+}
+
+pub(crate) fn every_method() -> Vec<Method> {
+    let own = description().into_iter();
     let services = own.flat_map(|file| file.service);
     let methods: Vec<Method> = services
         .flat_map(|service| {
@@ -27,6 +34,7 @@ fn every_method() -> Vec<Method> {
                 path: format!("/brevet.v1.{service_name}/{}", method.name()),
                 name: method.name().to_owned(),
                 streams: method.client_streaming(),
+                input: method.input_type().to_owned(),
             })
         })
         .collect();

@@ -182,7 +182,7 @@ async fn t8_a_task_token_in_the_metadata_makes_nobody_a_caller() {
         request.metadata_mut().insert("authorization", format!("{scheme} {token}").parse().unwrap());
         let result = nobody.broker.tasks().get_task(request).await.map(tonic::Response::into_inner);
         let answer = nobody.answer("GetTask", None, result);
-        answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "id_not_authoritative");
+        answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "ambiguous_credentials");
     }
     drop((agent, nobody));
     world.finish();

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod audit;
 #[cfg(test)]
+mod bearer;
+#[cfg(test)]
+mod canaries;
+#[cfg(test)]
 mod credential;
 #[cfg(test)]
 mod delegate;
@@ -12,6 +16,8 @@ mod disk;
 mod documented;
 #[cfg(test)]
 mod every_method;
+#[cfg(test)]
+mod hardening;
 #[cfg(test)]
 mod holder;
 #[cfg(test)]

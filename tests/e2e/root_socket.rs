@@ -1,7 +1,10 @@
 //! The local root socket, which stops all tenants, and which nothing that is stopped can close.
 
 use std::fs::{self, Permissions};
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use brevet_api::v1;
 use brevet_api::v1::selector::Kind;
@@ -9,6 +12,7 @@ use brevet_core::fact::{DeniedOperation, Fact};
 use brevet_testkit::daemon::refused_start;
 use tonic::Code;
 
+use crate::hardening::{Program, TARGET};
 use crate::wire::{call, framed};
 use crate::world::{AGENT, Client, OPERATOR, RESOURCE_SERVER, World, Written, binary, issue};
 
@@ -167,4 +171,40 @@ async fn a_root_socket_that_others_could_replace_is_refused_at_the_start() {
     assert_eq!(world.endpoints().root_socket, Some(world.path("r@b.sock")));
     world.root().await.list_locks(v1::ListLocksRequest::default()).await.ok();
     world.finish();
+}
+
+/// The socket's mode keeps others out; if it did not, the kernel's word on whose process calls would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_root_socket_serves_nobody_but_its_user_and_root() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("not run: only root can be another user");
+        return;
+    }
+    let world = World::start();
+    let (folder, socket) = (world.folder.path(), world.endpoints().root_socket.unwrap());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&socket), mode(&folder.join("state"))), (0o600, 0o700));
+    for (path, mode) in [(folder, 0o755), (&folder.join("state"), 0o755), (&socket, 0o666)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    let stranger = Program::open("/proc/self/exe")
+        .command()
+        .args(["--ignored", "--exact", "root_socket::a_stranger"])
+        .env(TARGET, &socket)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&stranger.stdout);
+    assert!(stranger.status.success() && said.contains("1 passed"), "{said}");
+    world.root().await.list_locks(v1::ListLocksRequest::default()).await.ok();
+    world.finish();
+}
+
+#[test]
+#[ignore = "the child of the_root_socket_serves_nobody_but_its_user_and_root"]
+fn a_stranger() {
+    let mut stream = UnixStream::connect(std::env::var(TARGET).unwrap()).unwrap();
+    // The preface of HTTP/2 (RFC 9113 §3.4), to which a server has something to say.
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0, 0, 0, 4, 0, 0, 0, 0, 0][..]].concat();
+    let _may_be_closed_already = stream.write_all(&preface);
+    assert!(!matches!(stream.read(&mut [0]), Ok(1)), "a stranger is answered");
 }

@@ -17,19 +17,19 @@ use crate::world::{
 };
 
 /// What stands in fields that it has no business in.
-const CANARY: &str = "canary in a coal mine";
+pub(crate) const CANARY: &str = "canary in a coal mine";
 
 /// Everything that the daemon has said to anyone, with where it was heard.
 #[derive(Default)]
-struct Heard(Vec<(String, Vec<u8>)>);
+pub(crate) struct Heard(Vec<(String, Vec<u8>)>);
 
 impl Heard {
-    fn hear(&mut self, place: impl Into<String>, said: impl Into<Vec<u8>>) {
+    pub(crate) fn hear(&mut self, place: impl Into<String>, said: impl Into<Vec<u8>>) {
         self.0.push((place.into(), said.into()));
     }
 
     /// Every file of a folder but those with keys.
-    fn read(&mut self, folder: &Path) {
+    pub(crate) fn read(&mut self, folder: &Path) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() && path.extension().is_none_or(|ending| ending != "key") {
@@ -38,7 +38,7 @@ impl Heard {
         }
     }
 
-    fn assert_without(&self, what: &str, secret: &[u8]) {
+    pub(crate) fn assert_without(&self, what: &str, secret: &[u8]) {
         assert!(secret.len() >= 16, "{what} is no secret");
         for (place, said) in &self.0 {
             let found = said.windows(secret.len()).position(|window| window == secret);
@@ -52,7 +52,7 @@ impl Heard {
 }
 
 /// The forms in which the private keys of a folder could be said.
-fn private_keys(folder: &Path) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn private_keys(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -65,7 +65,7 @@ fn private_keys(folder: &Path) -> Vec<(String, Vec<u8>)> {
         // The scalar stands in PKCS #8 as an octet string of 32 bytes (RFC 5915). What is behind it is public.
         let der = STANDARD.decode(&body).unwrap_or_default();
         let Some(at) = der.windows(5).position(|head| head == [2, 1, 1, 4, 32]) else {
-            found.push((name, body.into()));
+            found.extend([(name.clone(), body.into()), (name, der)]);
             continue;
         };
         let scalar = &der[at + 5..at + 37];

@@ -3,13 +3,15 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use brevet_testkit::jose;
 use rcgen::KeyPair;
+use serde_json::{Value, json};
 
 use crate::jwt_svid::{jwt_svid, permit_for_files};
 use crate::svid::{bound, pem, svid};
-use crate::world::{AGENT, FILES, World, next_second};
+use crate::world::{AGENT, FILES, World, binary, next_second};
 
 /// Says that the Python packages are there, and so the test can run.
 const VARIABLE: &str = "BREVET_STOCK_CLIENTS";
@@ -24,8 +26,13 @@ fn may_run() -> bool {
 
 /// Runs one of the scripts beside this folder, which is to agree with us.
 fn agrees(script: &str, arguments: &[&OsStr]) -> String {
+    agrees_on(Stdio::null(), script, arguments)
+}
+
+/// The same, with something to read.
+fn agrees_on(input: impl Into<Stdio>, script: &str, arguments: &[&OsStr]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
-    let output = Command::new("python3").arg(script).args(arguments).output().unwrap();
+    let output = Command::new("python3").arg(script).args(arguments).stdin(input).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     println!("{said}");
@@ -107,4 +114,41 @@ async fn the_stock_library_takes_the_svid_of_a_task_for_one() {
     assert!(verify(&own, "sslclient") && verify(&own, "sslserver"));
     assert!(!verify(&foreign, "sslclient"));
     world.finish();
+}
+
+/// What is accepted here and by nobody else is accepted wrongly.
+#[test]
+fn what_brevet_accepts_stock_libraries_accept_too() {
+    if !may_run() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut accepted = Vec::new();
+    for kind in ["jws", "jwt-svid", "token"] {
+        let cases: Vec<jose::Case> =
+            jose::cases().into_iter().filter(|case| case.kind == kind && !case.by_the_letter).collect();
+        let file = folder.path().join(kind);
+        fs::write(&file, cases.iter().map(|case| case.to_json() + "\n").collect::<String>()).unwrap();
+        let verify =
+            Command::new(binary()).args(["verify", kind]).stdin(fs::File::open(file).unwrap()).output();
+        let answers = String::from_utf8(verify.unwrap().stdout).unwrap();
+        for (case, answer) in cases.iter().zip(answers.lines()) {
+            let answer: Value = serde_json::from_str(answer).unwrap();
+            if answer["accept"] != true {
+                continue;
+            }
+            // The bundle of the workload that was proven, or the one set there is.
+            let td = answer["spiffe_id"].as_str().and_then(|id| id.split('/').nth(2)).unwrap_or_default();
+            let keys = case.body.get("jwks").unwrap_or_else(|| &case.body["bundles"][td])["keys"].clone();
+            let audience = (kind != "jws").then(|| case.body["audience"].clone());
+            let one = json!({"id": case.id, "token": case.body["token"], "keys": keys, "audience": audience,
+                "at": jose::AT.seconds()});
+            accepted.push(one.to_string() + "\n");
+        }
+    }
+    assert!(accepted.len() >= 40, "{}", accepted.len());
+    let file = folder.path().join("accepted");
+    fs::write(&file, accepted.concat()).unwrap();
+    let said = agrees_on(fs::File::open(file).unwrap(), "stock_differential.py", &[]);
+    assert!(said.contains("accept them too"));
 }

@@ -125,8 +125,14 @@ async fn an_svid_says_who_works_on_which_task_while_its_lease_lives() {
 
     // The record has the whole of what was signed, and no key that signs.
     let journal = world.finish();
-    let issued = journal.iter().filter(|written| matches!(written.fact, Fact::LeaseIssued { .. }));
-    assert_eq!(issued.count(), 2);
+    let issued: Vec<_> =
+        journal.iter().filter(|written| matches!(written.fact, Fact::LeaseIssued { .. })).collect();
+    assert_eq!(issued.len(), 2);
+    // What else the certification requests asked for is passed over, and that they did is recorded.
+    for written in issued {
+        let evidence = written.evidence.as_ref().unwrap().to_string();
+        assert!(evidence.contains(r#""ignored_attributes":true"#), "{evidence}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -207,6 +213,24 @@ async fn a_certification_request_that_is_not_whole_is_refused() {
         agent.issue(request).await.refused(Code::InvalidArgument, invalid);
     }
     assert_eq!(agent.get(&task).await.ok().live_leases, 0);
+    drop(agent);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn none_of_the_brokers_own_keys_is_certified() {
+    let world = World::start();
+    next_second().await;
+    let agent = world.client(AGENT).await;
+    // Whoever can prove one of them has robbed the broker, and shall not have a name for it.
+    for file in ["ca.key", "task-token.key", "bookmark.key", "checkpoint.key"] {
+        let key = fs::read_to_string(world.path(&format!("state/{file}"))).unwrap();
+        let key = KeyPair::from_pem(&key).unwrap();
+        let task = bound(&world, file, &key).await.name;
+        let answer = agent.issue(svid(&world, &task, file, &key)).await;
+        answer.refused(Code::InvalidArgument, "csr_key");
+        assert_eq!(agent.get(&task).await.ok().live_leases, 0, "{file}");
+    }
     drop(agent);
     world.finish();
 }

@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use brevet::clock::since_boot;
 use brevet::dev::{BROKER, WORKLOADS};
 use brevet::net::{Admitted, Counters, Endpoint, NetLimits};
-use brevet_identity::tls;
+use brevet_identity::tls::{self, Certificates};
 use brevet_identity::trust::{Bundle, CallerTrust};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair as RcgenKeyPair,
@@ -60,7 +60,8 @@ pub(crate) fn serve(dir: &Path) -> Result<(), Failure> {
     let workloads = Bundle::from_pem(&fs::read(dir.join("workloads.pem"))?)?;
     let trust = Arc::new(CallerTrust::new(BROKER.parse()?, [(WORKLOADS.parse()?, workloads)])?);
     let callers: tls::TrustSource<_> = Arc::new(move || Arc::clone(&trust));
-    let config = tls::server_config(chain, key, callers, Arc::new(DefaultTimeProvider))?;
+    let config =
+        tls::server_config(chain, key, Certificates::Required, callers, Arc::new(DefaultTimeProvider))?;
     let endpoint = Endpoint {
         routes: Routes::new(Echo).prepare().into_axum_router(),
         limits: NetLimits { connection_age_max: world::CONNECTION_AGE, ..NetLimits::default() },

@@ -26,6 +26,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 use zeroize::Zeroize;
 
+use crate::calls::{Calls, Shown, Token};
+use crate::dpop::HolderKey;
+
 /// Why there is no connection.
 #[derive(Debug, Error)]
 pub enum ConnectError {
@@ -65,12 +68,15 @@ fn take<T>(
     read().map_err(|source| IdentityError { path: path.to_owned(), source })
 }
 
-/// An X.509-SVID with its private key: whom the client is.
+/// Whom the client is: an X.509-SVID with its private key, or a token with a key that it is bound to.
 ///
-/// A connection keeps the identity that it was made with; after a rotation, load and connect again.
-pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+/// A connection keeps the identity that it was made with; after a rotation, load and connect again. A token's file is
+/// read for each call, so that whoever rotates it need not tell.
+pub struct Identity(Kind);
+
+enum Kind {
+    Certificate { chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static> },
+    Token(Arc<Token>),
 }
 
 impl Identity {
@@ -86,19 +92,32 @@ impl Identity {
             return take(certificates, || Err(pem::Error::NoItemsFound.into()));
         }
         let key = take(key, || Ok(PrivateKeyDer::from_pem_file(key)?))?;
-        Ok(Self { chain, key })
+        Ok(Self(Kind::Certificate { chain, key }))
+    }
+
+    /// Shows the token in a file, a JWT-SVID or an issuer's, and proves this key with each call.
+    #[must_use]
+    pub fn token(token: &Path, key: HolderKey) -> Self {
+        Self(Kind::Token(Arc::new(Token::new(token.to_owned(), key))))
     }
 }
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        self.key.zeroize();
+        if let Kind::Certificate { key, .. } = &mut self.0 {
+            key.zeroize();
+        }
     }
 }
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("certificates", &self.chain.len()).finish_non_exhaustive()
+        match &self.0 {
+            Kind::Certificate { chain, .. } => {
+                f.debug_struct("Identity").field("certificates", &chain.len()).finish_non_exhaustive()
+            }
+            Kind::Token(token) => f.debug_tuple("Identity").field(token).finish(),
+        }
     }
 }
 
@@ -158,6 +177,7 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub struct Broker {
     channel: Channel,
+    shown: Option<Shown>,
     answer_bytes_max: usize,
 }
 
@@ -165,8 +185,8 @@ macro_rules! stub {
     ($(#[$doc:meta])* $name:ident, $stub:ident) => {
         $(#[$doc])*
         #[must_use]
-        pub fn $name(&self) -> $stub<Channel> {
-            $stub::new(self.channel.clone())
+        pub fn $name(&self) -> $stub<Calls> {
+            $stub::new(self.calls())
                 .max_decoding_message_size(self.answer_bytes_max)
         }
     };
@@ -195,7 +215,13 @@ impl Broker {
     );
 
     const fn over(channel: Channel, settings: &Settings) -> Self {
-        Self { channel, answer_bytes_max: settings.answer_bytes_max }
+        Self { channel, shown: None, answer_bytes_max: settings.answer_bytes_max }
+    }
+
+    /// The connection for stubs: each call shows what the client is, if the connection does not.
+    #[must_use]
+    pub fn calls(&self) -> Calls {
+        Calls::new(self.channel.clone(), self.shown.clone())
     }
 
     stub!(
@@ -226,9 +252,14 @@ pub async fn connect(
     let config = {
         let trusted = Arc::clone(&trust.trust);
         let source: tls::TrustSource<_> = Arc::new(move || Arc::clone(&trusted));
-        let (chain, key) = (identity.chain.clone(), identity.key.clone_key());
-        tls::client_config(chain, key, source, trust.server.clone(), Arc::clone(&settings.time))
-            .map_err(ConnectError::Identity)?
+        let (server, time) = (trust.server.clone(), Arc::clone(&settings.time));
+        match &identity.0 {
+            Kind::Certificate { chain, key } => {
+                tls::client_config(chain.clone(), key.clone_key(), source, server, time)
+            }
+            Kind::Token(_) => tls::client_config_without_certificate(source, server, time),
+        }
+        .map_err(ConnectError::Identity)?
     };
     let tls = TlsConnector::from(Arc::new(config));
 
@@ -245,7 +276,15 @@ pub async fn connect(
     });
     let unreachable = |source| ConnectError::Unreachable { endpoint: endpoint.to_owned(), source };
     let channel = dialled.connect_with_connector(connector).await.map_err(unreachable)?;
-    Ok(Broker::over(channel, settings))
+    let shown = match &identity.0 {
+        Kind::Certificate { .. } => None,
+        Kind::Token(token) => Some(Shown {
+            token: Arc::clone(token),
+            origin: endpoint.trim_end_matches('/').into(),
+            time: Arc::clone(&settings.time),
+        }),
+    };
+    Ok(Broker { shown, ..Broker::over(channel, settings) })
 }
 
 /// Connects to the local root socket of a broker on this machine. Neither end shows a certificate: the kernel tells the

@@ -1,8 +1,9 @@
 //! Connects agents, orchestrators, operators and resource servers to a broker.
 //!
-//! It is thin: a connection that proves both ends by their X.509-SVIDs, the generated stubs, the broker's refusals,
+//! It is thin: a connection that proves both ends by their X.509-SVIDs, or a token with each call, the generated stubs, the broker's refusals,
 //! and proofs of possession. What the calls mean is said in the `.proto` files of [`brevet_api`].
 
+pub mod calls;
 pub mod connect;
 pub mod dpop;
 pub mod endpoints;

@@ -102,6 +102,10 @@ digest!(
     TrustDigest
 );
 digest!(
+    /// A bearer's token: all that was signed of it, and not the signature, of which there may be more than one.
+    BearerDigest
+);
+digest!(
     /// A request's body, by which a retry is told from another request with the same id.
     RequestDigest
 );
@@ -110,7 +114,8 @@ digest!(
     HopDigest
 );
 digest!(
-    /// A one-time claim value, of which the journal never holds more than this.
+    /// A one-time claim value, of which the journal never holds more than this. It is compared like any other digest: what the
+    /// time of that could tell is of the digest, from which nobody gets the 128 bits of the claim.
     ClaimDigest
 );
 digest!(

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{
-    ClaimDigest, HopDigest, PolicyDigest, RegistryDigest, RequestDigest, StateDigest, Thumbprint, TrustDigest,
+    BearerDigest, ClaimDigest, HopDigest, PolicyDigest, RegistryDigest, RequestDigest, StateDigest,
+    Thumbprint, TrustDigest,
 };
 use crate::id::{Id, LeaseKey, LockId, RootTaskId, TaskId};
 use crate::lock::Lock;
@@ -146,6 +147,9 @@ pub enum Fact {
         /// How many.
         count: u64,
     },
+    /// A bearer's token was shown for the first time, and is bound to the key that was proven with it: shown with
+    /// another, it is refused.
+    BearerBound(BearerBound),
     /// A daemon started on this journal.
     Started {
         /// The daemon's version.
@@ -168,7 +172,7 @@ pub enum Fact {
 
 impl Fact {
     /// The name of every kind, the same in records, wire and filters.
-    pub const KINDS: [&str; 14] = [
+    pub const KINDS: [&str; 15] = [
         "task_opened",
         "task_ended",
         "lease_issued",
@@ -180,6 +184,7 @@ impl Fact {
         "root_socket_used",
         "denied",
         "denials_unrecorded",
+        "bearer_bound",
         "started",
         "stopped",
         "snapshot_taken",
@@ -200,11 +205,25 @@ impl Fact {
             Self::RootSocketUsed { .. } => "root_socket_used",
             Self::Denied { .. } => "denied",
             Self::DenialsUnrecorded { .. } => "denials_unrecorded",
+            Self::BearerBound(_) => "bearer_bound",
             Self::Started { .. } => "started",
             Self::Stopped => "stopped",
             Self::SnapshotTaken { .. } => "snapshot_taken",
         }
     }
+}
+
+/// Whose token was bound to which key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BearerBound {
+    /// The token.
+    pub token: BearerDigest,
+    /// The workload that it proves.
+    pub workload: SpiffeId,
+    /// The key.
+    pub key: Thumbprint,
+    /// From when on the token proves nothing any more, so that it need not be remembered.
+    pub until: Timestamp,
 }
 
 /// What a denial denied.

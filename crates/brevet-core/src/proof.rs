@@ -17,7 +17,7 @@ use crate::spiffe_id::SpiffeId;
 use crate::terms::Terms;
 use crate::time::Timestamp;
 
-/// A workload whose identity was verified on a connection: what a call is made by.
+/// A workload whose identity was verified: what a call is made by.
 #[derive(Debug)]
 pub struct Caller {
     spiffe_id: SpiffeId,
@@ -25,7 +25,7 @@ pub struct Caller {
     verified_at: Timestamp,
     valid_until: Timestamp,
     key: Thumbprint,
-    certificate: CertificateDigest,
+    certificate: Option<CertificateDigest>,
 }
 
 impl Caller {
@@ -39,7 +39,21 @@ impl Caller {
         key: Thumbprint,
         certificate: CertificateDigest,
     ) -> Self {
-        Self { spiffe_id, verification: Verification::X509Svid, verified_at, valid_until, key, certificate }
+        let (verification, certificate) = (Verification::X509Svid, Some(certificate));
+        Self { spiffe_id, verification, verified_at, valid_until, key, certificate }
+    }
+
+    /// Constructor for whoever has verified a bearer's token at `verified_at`, a proof of `key` for the same request, and
+    /// that the token is bound to this key on record.
+    #[must_use]
+    pub const fn verified_bearer(
+        spiffe_id: SpiffeId,
+        verified_at: Timestamp,
+        valid_until: Timestamp,
+        key: Thumbprint,
+    ) -> Self {
+        let verification = Verification::BearerBootstrap;
+        Self { spiffe_id, verification, verified_at, valid_until, key, certificate: None }
     }
 
     /// The workload.
@@ -54,15 +68,15 @@ impl Caller {
         self.valid_until
     }
 
-    /// The key that the connection proved possession of.
+    /// The key that the connection, or the proof beside the token, proved possession of.
     #[must_use]
     pub const fn key(&self) -> Thumbprint {
         self.key
     }
 
-    /// The certificate that the connection was made with.
+    /// The certificate that the connection was made with, if it proves the caller.
     #[must_use]
-    pub const fn certificate(&self) -> CertificateDigest {
+    pub const fn certificate(&self) -> Option<CertificateDigest> {
         self.certificate
     }
 

@@ -187,6 +187,9 @@ impl PromptOrigin {
 pub enum Verification {
     /// An X.509-SVID, with its key proven by the TLS handshake.
     X509Svid,
+    /// A JWT-SVID or an OIDC token, which anyone who has a copy could have shown first, bound since then to the key that
+    /// was proven with it.
+    BearerBootstrap,
 }
 
 impl Verification {
@@ -195,6 +198,7 @@ impl Verification {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::X509Svid => "x509_svid",
+            Self::BearerBootstrap => "bearer_bootstrap",
         }
     }
 }
@@ -276,6 +280,10 @@ pub enum FormFacts {
         trust_domain: TrustDomain,
         /// The public half of the holder key.
         public_key: PublicKey,
+        /// Whether the certification request asked for more than its key, for extensions or a password. All of that
+        /// was passed over; policy does not see it, and the record does.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ignored_attributes: bool,
     },
     /// A JWT-SVID, which its audience may take from whoever bears it.
     JwtSvid {

@@ -8,15 +8,15 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Control;
-use crate::digest::StateDigest;
-use crate::fact::{Envelope, Fact};
+use crate::digest::{BearerDigest, StateDigest};
+use crate::fact::{BearerBound, Envelope, Fact};
 use crate::id::{RootTaskId, TaskId};
 use crate::ledger::Ledger;
 use crate::revision::Revision;
 use crate::time::Timestamp;
 
 /// The version of a snapshot. Unlike a record, a snapshot of another version is not read: the records are.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot<S> {
@@ -33,6 +33,8 @@ pub struct State {
     pub judged: Timestamp,
     /// What binds every tree.
     pub control: Control,
+    /// The tokens of bearers that could still be shown, and what they are bound to.
+    pub bearers: BTreeMap<BearerDigest, BearerBound>,
     /// The trees.
     pub trees: BTreeMap<RootTaskId, Ledger>,
 }
@@ -45,6 +47,11 @@ impl State {
             self.judged = self.judged.max(envelope.at.judge);
         }
         self.control.apply(fact, revision, envelope.at);
+        if let Fact::BearerBound(bound) = fact {
+            // By the issuing clock, which is never ahead: what could still be shown is kept.
+            self.bearers.retain(|_, earlier| earlier.until > envelope.at.issue);
+            self.bearers.entry(bound.token).or_insert_with(|| bound.clone());
+        }
         let Some(root) = envelope.tree else { return };
         match (self.trees.get_mut(&root), fact, &envelope.tenant) {
             (Some(ledger), fact, _) => ledger.apply(fact, envelope, revision),

@@ -81,7 +81,7 @@ impl Ignored {
 }
 
 /// The public keys of an issuer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JwkSet {
     keys: BTreeMap<String, Jwk>,
     /// Keys without a `kid`, which only the letter of some standards lets verify.
@@ -112,8 +112,7 @@ impl JwkSet {
 
     /// Takes the keys of the elements that are for `usage`.
     pub(crate) fn of(elements: &[Map<String, Value>], usage: KeyUse) -> Result<Self, InvalidJwkSet> {
-        let (keys, ignored) = (BTreeMap::new(), Vec::new());
-        let mut set = Self { keys, nameless: Vec::new(), left_out: BTreeSet::new(), ignored };
+        let mut set = Self::default();
         for (index, element) in elements.iter().enumerate() {
             let kid = element.get("kid").and_then(Value::as_str);
             match (kid, Jwk::parse(element, usage)) {
@@ -154,6 +153,15 @@ impl JwkSet {
     /// The keys and their `kid`s, in the order of the latter.
     pub fn keys(&self) -> impl Iterator<Item = (&str, &Jwk)> {
         self.keys.iter().map(|(kid, key)| (kid.as_str(), key))
+    }
+
+    /// What tells it from another set: name, algorithm and thumbprint of each key.
+    pub(crate) fn identity(&self) -> impl Iterator<Item = Vec<u8>> {
+        let text = |(kid, jwk): (&str, &Jwk)| {
+            let (algorithm, thumbprint) = (jwk.algorithm().as_str(), jwk.key().thumbprint());
+            format!("{algorithm} {thumbprint} {kid}").into_bytes()
+        };
+        self.keys().map(text)
     }
 
     /// All keys, those without a `kid` too.

@@ -8,13 +8,14 @@
 //!   configurations under which such chains are presented.
 //! * [`csr`] takes the key out of a certification request, and nothing else.
 //! * [`jws`] reads signed tokens strictly. [`task_token`], [`task_jwt_svid`], [`dpop`], [`jwt_svid`] and [`oidc`] are the
-//!   profiles of it; the last two share [`bearer`].
+//!   profiles of it; the last two share [`bearer`], and [`caller_token`] says which of them a caller's token is.
 //! * [`key`] names public keys, [`jwk`] says what they are for, [`jwk_set`] finds them, and [`json`] reads the JSON that all of these are made of.
 //!
 //! Resource servers reuse this crate to judge task tokens exactly as the broker would.
 
 pub mod authorization_details;
 pub mod bearer;
+pub mod caller_token;
 mod certificate;
 pub mod csr;
 pub mod dpop;

@@ -11,18 +11,21 @@ use std::sync::Arc;
 
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert};
+use rustls::crypto::ring::sign::any_supported_type;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, DistinguishedName, Error,
+    OtherError, ServerConfig, SignatureScheme,
 };
 use webpki::KeyUsage;
+use zeroize::Zeroize;
 
 use crate::trust::{CallerTrust, ServerTrust};
 use crate::x509_svid::{self, SIGNATURE_ALGORITHMS, X509SvidError};
@@ -44,20 +47,31 @@ const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     ],
 };
 
-/// The configuration of a server that requires a client certificate.
+/// Whether clients have to have a certificate. One that is shown is judged either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certificates {
+    /// They do.
+    Required,
+    /// They may show something else, once they are connected.
+    Optional,
+}
+
+/// The configuration of a server whose clients show certificates.
 ///
 /// # Errors
 /// [`Error`] if the key does not belong to the certificate.
 pub fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
+    certificates: Certificates,
     callers: TrustSource<CallerTrust>,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ServerConfig, Error> {
+    let identity = identity(chain, key)?;
     let mut config = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(CallerVerifier { trust: callers }))
-        .with_single_cert(chain, key)?;
+        .with_client_cert_verifier(Arc::new(CallerVerifier { certificates, trust: callers }))
+        .with_cert_resolver(identity);
     // INVARIANT: no resumption, by session or by ticket, and so no early data.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -77,16 +91,53 @@ pub fn client_config(
     expected: SpiffeId,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_details(provider(), time)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        // Servers are named by their SPIFFE ID, so the verifier is not the one for host names.
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ServerVerifier { trust: servers, expected }))
-        .with_client_auth_cert(chain, key)?;
+    let identity = identity(chain, key)?;
+    Ok(calling(client_builder(servers, expected, time)?.with_client_cert_resolver(identity)))
+}
+
+/// The configuration of a client that has no certificate and shows a token with its calls, to the server `expected` and
+/// to no other.
+///
+/// # Errors
+/// None in practice: TLS 1.3 is there.
+pub fn client_config_without_certificate(
+    servers: TrustSource<ServerTrust>,
+    expected: SpiffeId,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ClientConfig, Error> {
+    Ok(calling(client_builder(servers, expected, time)?.with_no_client_auth()))
+}
+
+fn client_builder(
+    servers: TrustSource<ServerTrust>,
+    expected: SpiffeId,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
+    // Servers are named by their SPIFFE ID, so the verifier is not the one for host names.
+    let verifier = Arc::new(ServerVerifier { trust: servers, expected });
+    let builder = ClientConfig::builder_with_details(provider(), time);
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+}
+
+fn calling(mut config: ClientConfig) -> ClientConfig {
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(config)
+    config
+}
+
+/// What is presented in handshakes. The key's encoding is erased, whatever comes of it; what signs is `ring`'s and ends with
+/// the configuration.
+fn identity(
+    chain: Vec<CertificateDer<'static>>,
+    mut key: PrivateKeyDer<'static>,
+) -> Result<Arc<SingleCertAndKey>, Error> {
+    let signing = any_supported_type(&key);
+    key.zeroize();
+    let certified = CertifiedKey::new(chain, signing?);
+    certified.keys_match()?;
+    Ok(Arc::new(SingleCertAndKey::from(certified)))
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -95,6 +146,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 struct CallerVerifier {
+    certificates: Certificates,
     trust: TrustSource<CallerTrust>,
 }
 
@@ -105,6 +157,10 @@ impl fmt::Debug for CallerVerifier {
 }
 
 impl ClientCertVerifier for CallerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.certificates == Certificates::Required
+    }
+
     /// Empty: the trust may change while the configuration lives, and an empty list admits every certificate.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]

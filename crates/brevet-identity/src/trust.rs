@@ -20,7 +20,10 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::certificate::{Certificate, Validity};
-use crate::jwk_set::{self, InvalidJwkSet};
+use crate::jwk::KeyUse;
+use crate::jwk_set::{self, InvalidJwkSet, JwkSet};
+use crate::jwt_svid::JwtBundles;
+use crate::oidc::Issuer;
 use crate::x509_svid::X509SvidError;
 
 /// The longest bundle in bytes.
@@ -60,15 +63,20 @@ pub enum InvalidTrust {
     /// A bundle is for the broker's own trust domain, whose workloads are no callers.
     #[error("the broker's own trust domain can't be trusted for callers")]
     OwnTrustDomain,
-    /// Two bundles are for one trust domain.
-    #[error("two bundles for trust domain {0}")]
+    /// Two bundles, or a bundle and an issuer of tokens, are for one trust domain.
+    #[error("two authorities for trust domain {0}")]
     Duplicate(TrustDomain),
+    /// Two issuers have one URL.
+    #[error("two issuers {0}")]
+    DuplicateIssuer(String),
 }
 
-/// The X.509 authorities of one trust domain.
+/// The authorities of one trust domain.
 #[derive(Debug, Clone, Default)]
 pub struct Bundle {
     authorities: Vec<Authority>,
+    /// Those that sign JWT-SVIDs.
+    jwt: JwkSet,
     /// The same authorities in the form that paths are built to, in the same order.
     anchors: Vec<TrustAnchor<'static>>,
     sequence: Option<u64>,
@@ -100,6 +108,7 @@ impl Bundle {
         let mut bundle = Self {
             sequence: number("spiffe_sequence")?,
             refresh_hint: number("spiffe_refresh_hint")?.map(Duration::from_secs),
+            jwt: JwkSet::of(&elements, KeyUse::JwtSvid)?,
             ..Self::default()
         };
         for (index, element) in elements.iter().enumerate() {
@@ -203,12 +212,14 @@ impl Bundle {
     }
 }
 
-/// What a broker accepts callers by: the bundles of other trust domains, and the name of its own, which no caller
-/// may bear.
+/// What a broker accepts callers by: the bundles of other trust domains, the issuers of tokens that are no SVIDs, and
+/// the name of its own trust domain, which no caller may bear.
 #[derive(Debug, Clone)]
 pub struct CallerTrust {
     own: TrustDomain,
     bundles: Bundles,
+    jwt_bundles: JwtBundles,
+    issuers: BTreeMap<String, Issuer>,
 }
 
 impl CallerTrust {
@@ -224,7 +235,29 @@ impl CallerTrust {
         if bundles.of(&own).is_some() && !sabotage::on("own_trust_domain_trusted") {
             return Err(InvalidTrust::OwnTrustDomain);
         }
-        Ok(Self { own, bundles })
+        let named = bundles.by_trust_domain.iter();
+        let jwt_bundles = named.map(|(name, bundle)| (name.clone(), bundle.jwt.clone())).collect();
+        Ok(Self { own, bundles, jwt_bundles, issuers: BTreeMap::new() })
+    }
+
+    /// Adds issuers of tokens, each with a trust domain of its own for the workloads that it names.
+    ///
+    /// # Errors
+    /// [`InvalidTrust`] if a trust domain is the broker's or another authority's, or an issuer occurs twice.
+    pub fn with_issuers(mut self, issuers: impl IntoIterator<Item = Issuer>) -> Result<Self, InvalidTrust> {
+        for issuer in issuers {
+            let taken = self.issuers.values().any(|other| other.trust_domain() == issuer.trust_domain());
+            if *issuer.trust_domain() == self.own {
+                return Err(InvalidTrust::OwnTrustDomain);
+            }
+            if taken || self.bundles.of(issuer.trust_domain()).is_some() {
+                return Err(InvalidTrust::Duplicate(issuer.trust_domain().clone()));
+            }
+            if let Some(twice) = self.issuers.insert(issuer.url().to_owned(), issuer) {
+                return Err(InvalidTrust::DuplicateIssuer(twice.url().to_owned()));
+            }
+        }
+        Ok(self)
     }
 
     /// The broker's own trust domain.
@@ -236,11 +269,19 @@ impl CallerTrust {
     /// The digest of the whole.
     #[must_use]
     pub fn digest(&self) -> TrustDigest {
-        let bundles = self.bundles().flat_map(|(trust_domain, bundle)| {
-            // The empty part ends a bundle: no certificate is empty.
-            [trust_domain.as_str().as_bytes()].into_iter().chain(bundle.authorities()).chain([&[] as &[u8]])
-        });
-        let parts: Vec<&[u8]> = [self.own.as_str().as_bytes()].into_iter().chain(bundles).collect();
+        let mut parts = vec![self.own.as_str().as_bytes().to_vec()];
+        for (trust_domain, bundle) in self.bundles() {
+            parts.push(trust_domain.as_str().as_bytes().to_vec());
+            parts.extend(bundle.authorities().map(<[u8]>::to_vec));
+            parts.extend(bundle.jwt.identity());
+            // The empty part ends a bundle: nothing else is empty.
+            parts.push(Vec::new());
+        }
+        for issuer in self.issuers.values() {
+            parts.extend(issuer.identity());
+            parts.push(Vec::new());
+        }
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
         TrustDigest::of(&parts)
     }
 
@@ -248,6 +289,19 @@ impl CallerTrust {
     #[must_use]
     pub fn has(&self, trust_domain: &TrustDomain) -> bool {
         self.bundles.of(trust_domain).is_some()
+            || self.issuers.values().any(|issuer| issuer.trust_domain() == trust_domain)
+    }
+
+    /// The issuer with this URL, compared byte for byte.
+    #[must_use]
+    pub fn issuer(&self, url: &str) -> Option<&Issuer> {
+        self.issuers.get(url)
+    }
+
+    /// The JWT authorities of each trust domain.
+    #[must_use]
+    pub const fn jwt_bundles(&self) -> &JwtBundles {
+        &self.jwt_bundles
     }
 
     /// The trust domains and their bundles.

@@ -94,5 +94,6 @@ fn tokens_are_judged_as_wycheproof_judges_them() {
 
 /// Straight to the stream, because what a passing test prints is not shown.
 fn say(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    let mut stream = std::io::stderr();
+    writeln!(stream, "{line}").unwrap();
 }

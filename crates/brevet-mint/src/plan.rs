@@ -46,7 +46,7 @@ pub enum PlanError {
     /// The agent is one that has no SVIDs for its tasks.
     #[error("the agent has no spiffe id for a task")]
     Agent,
-    /// The public key is not the holder's, or not of a kind that is certified.
+    /// The public key is not the holder's, not of a kind that is certified, or one of the broker's own.
     #[error("the public key is not one to certify for this holder")]
     HolderKey,
     /// It would be longer than verifiers read.
@@ -96,6 +96,8 @@ pub struct Planner {
     jwt_svid_key: KeyId,
     authority: Authority,
     lifetime_max: Duration,
+    /// The keys that the broker itself signs with. None of them is certified for a holder.
+    own_keys: Vec<KeyId>,
 }
 
 /// What the terms of an SVID need to know of the authority.
@@ -123,7 +125,15 @@ impl Planner {
             trust_domain: authority.trust_domain().clone(),
             end: authority.end(),
         };
-        Self { issuer, token_key, jwt_svid_key, authority, lifetime_max }
+        let own_keys = vec![token_key.clone(), jwt_svid_key.clone(), authority.key_id.clone()];
+        Self { issuer, token_key, jwt_svid_key, authority, lifetime_max, own_keys }
+    }
+
+    /// The same planner, told of further keys that the broker signs with.
+    #[must_use]
+    pub fn knowing_own_keys(mut self, keys: impl IntoIterator<Item = KeyId>) -> Self {
+        self.own_keys.extend(keys);
+        self
     }
 
     /// Spends a permit on the terms of one credential.
@@ -207,12 +217,13 @@ impl Planner {
                 }))
             }
             // It permits nothing: it says who works on which task, and certifies the holder's key.
-            FormFacts::X509Svid { trust_domain, public_key } => {
+            FormFacts::X509Svid { trust_domain, public_key, .. } => {
                 if *trust_domain != self.authority.trust_domain {
                     return Err(PlanError::TrustDomain);
                 }
                 let (point, _) = Point::of_spki(public_key.as_der()).ok_or(PlanError::HolderKey)?;
-                if point.thumbprint() != credential.holder {
+                let is_own = point.key_id().is_none_or(|key| self.own_keys.contains(&key));
+                if point.thumbprint() != credential.holder || is_own {
                     return Err(PlanError::HolderKey);
                 }
                 let spiffe_id = TaskSvidId::write(&task.agent, &draft.path, trust_domain)?;

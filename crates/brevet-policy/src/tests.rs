@@ -71,6 +71,7 @@ pub(crate) fn issue_svid() -> Request {
     let form = FormFacts::X509Svid {
         trust_domain: TRUST_DOMAIN.parse().unwrap(),
         public_key: PublicKey::from_der(&[7; 91]).unwrap(),
+        ignored_attributes: false,
     };
     let ask = Ask::IssueCredential { context: context("files"), credential: credential(form) };
     request(caller(AGENT, Role::Agent), ask)

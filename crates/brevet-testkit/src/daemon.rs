@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
@@ -33,6 +34,7 @@ const LOG: &str = "daemon.log";
 pub struct Daemon {
     binary: PathBuf,
     folder: PathBuf,
+    user: Option<u32>,
     child: Option<Child>,
 }
 
@@ -40,7 +42,13 @@ impl Daemon {
     /// Starts `binary` in a folder, which it fills unless it is filled already, and waits until it listens.
     #[must_use]
     pub fn start(binary: &Path, folder: &Path) -> Self {
-        let mut daemon = Self { binary: binary.to_owned(), folder: folder.to_owned(), child: None };
+        Self::start_as(binary, folder, None)
+    }
+
+    /// The same as another user, which only root can do.
+    #[must_use]
+    pub fn start_as(binary: &Path, folder: &Path, user: Option<u32>) -> Self {
+        let mut daemon = Self { binary: binary.to_owned(), folder: folder.to_owned(), user, child: None };
         daemon.restart();
         daemon
     }
@@ -54,14 +62,14 @@ impl Daemon {
             _ => {}
         }
         let log = File::options().create(true).append(true).open(self.folder.join(LOG)).unwrap();
-        let child = Command::new(&self.binary)
-            .args(["dev", "--dir"])
-            .arg(&self.folder)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(&self.binary);
+        // What a crash leaves behind is left there, too.
+        command.args(["dev", "--dir"]).arg(&self.folder).current_dir(&self.folder);
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap();
         let child = self.child.insert(child);
         let late = Instant::now() + PATIENCE;
         while !endpoints.exists() {
@@ -84,7 +92,16 @@ impl Daemon {
 
     /// Tells the process to stop and waits until it has.
     pub fn stop(&mut self) -> ExitStatus {
-        self.signal(Signal::SIGTERM);
+        self.end(Signal::SIGTERM)
+    }
+
+    /// Has the process crash, and waits until it has.
+    pub fn abort(&mut self) -> ExitStatus {
+        self.end(Signal::SIGABRT)
+    }
+
+    fn end(&mut self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
         let mut child = self.child.take().unwrap();
         let late = Instant::now() + PATIENCE;
         loop {
@@ -110,9 +127,14 @@ impl Daemon {
         self.child.is_some()
     }
 
+    /// The id of the process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
     fn signal(&self, signal: Signal) {
-        let id = self.child.as_ref().unwrap().id();
-        kill(Pid::from_raw(id.try_into().unwrap()), signal).unwrap();
+        kill(Pid::from_raw(self.id().try_into().unwrap()), signal).unwrap();
     }
 }
 

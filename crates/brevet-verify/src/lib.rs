@@ -56,7 +56,7 @@ pub struct Presenter {
 
 impl From<&Caller> for Presenter {
     fn from(caller: &Caller) -> Self {
-        Self { key: caller.key(), certificate: Some(caller.certificate()) }
+        Self { key: caller.key(), certificate: caller.certificate() }
     }
 }
 

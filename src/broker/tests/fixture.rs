@@ -28,6 +28,7 @@ use crate::clock::{Clock, ManualSource};
 use crate::config::{Config, Limits};
 use crate::configuration::Configuration;
 use crate::dev;
+use crate::discovery::Discovered;
 
 pub(super) const AGENT_A: &str = "spiffe://workloads.dev.example/agent/a";
 pub(super) const OPERATOR: &str = "spiffe://workloads.dev.example/operator/olivia";
@@ -99,7 +100,7 @@ impl World {
         let memory = InMemory {
             journal: Arc::clone(&journal),
             state: State::default(),
-            configuration: Configuration::load(&config).unwrap(),
+            configuration: Configuration::load(&config, &Discovered::default()).unwrap(),
             limits,
             clock,
             trust_domain: config.trust_domain,
@@ -118,7 +119,7 @@ impl World {
     }
 
     pub(super) fn possession(&self) -> Possession {
-        let certificate = (key(), CertificateDigest::of(&[b"certificate"]));
+        let certificate = Some((key(), CertificateDigest::of(&[b"certificate"])));
         Possession { offered: key(), proven: Vec::new(), certificate, claim: None }
     }
 

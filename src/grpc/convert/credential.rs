@@ -3,9 +3,9 @@
 use brevet_api::v1;
 use brevet_core::id::{LeaseId, TaskId};
 use brevet_core::name::AudienceName;
-use brevet_core::public_key::PublicKey;
 use brevet_core::task_svid::TaskSvidId;
 use brevet_core::terms::{Content, Profile, Terms};
+use brevet_identity::csr::ProvenKey;
 use brevet_mint::signer::Product;
 
 use super::{Parsed, lease_name, lifetime, permissions, prompt_origin, request_id, scope, timestamp};
@@ -14,21 +14,24 @@ use crate::broker::{CredentialAsk, Introspection, Issued, Refusal, Wanted};
 /// What IssueCredential asks for. The key of a certification request has been read from it before.
 pub(in crate::grpc) fn credential_ask(
     request: &v1::IssueCredentialRequest,
-    public_key: Option<PublicKey>,
+    requested: Option<&ProvenKey>,
 ) -> Parsed<CredentialAsk> {
-    let wanted = match (v1::Profile::try_from(request.profile), public_key) {
+    let wanted = match (v1::Profile::try_from(request.profile), requested) {
         (Ok(v1::Profile::TaskToken), None) => task_token(request)?,
         (Ok(v1::Profile::TaskToken), Some(_)) => {
             return Err(Refusal::invalid("csr", "a task token has none"));
         }
-        (Ok(v1::Profile::X509Svid), Some(public_key)) => {
+        (Ok(v1::Profile::X509Svid), Some(key)) => {
             if !request.audience.is_empty() || !request.scope.is_empty() || request.bind_certificate {
                 return Err(Refusal::invalid(
                     "profile",
                     "an X.509-SVID has no audience, scope or certificate",
                 ));
             }
-            Wanted::X509Svid { public_key }
+            Wanted::X509Svid {
+                public_key: key.public_key().clone(),
+                ignored_attributes: key.ignored_attributes(),
+            }
         }
         (Ok(v1::Profile::JwtSvid), None) => jwt_svid(request)?,
         (Ok(v1::Profile::JwtSvid), Some(_)) => {

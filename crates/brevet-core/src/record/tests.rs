@@ -1,6 +1,8 @@
 use super::*;
-use crate::digest::CertificateDigest;
-use crate::fact::{DenialCause, DenialClass, DeniedOperation, Holder, LeaseOutcome, Outcome, ReasonCode};
+use crate::digest::{BearerDigest, CertificateDigest, Thumbprint};
+use crate::fact::{
+    BearerBound, DenialCause, DenialClass, DeniedOperation, Holder, LeaseOutcome, Outcome, ReasonCode,
+};
 use crate::id::RootTaskId;
 use crate::ledger::tests::sample::*;
 use crate::lock::{Lock, Selector};
@@ -121,6 +123,7 @@ fn every_fact(text: &str) -> Vec<Fact> {
         denied_because(DenialCause::EvaluationError),
         Fact::DenialsUnrecorded { class: DenialClass::Malformed, count: 1 },
         Fact::DenialsUnrecorded { class: DenialClass::Denied, count: u64::MAX },
+        Fact::BearerBound(bearer_bound()),
         Fact::Started { version: text.to_owned(), replayed: Revision(u64::MAX), clock_behind: true },
         Fact::Stopped,
         Fact::SnapshotTaken { revision: Revision(3), digest: crate::digest::StateDigest::of(&[]) },
@@ -224,7 +227,7 @@ fn a_record_of_a_later_version_is_called_newer_and_garbage_malformed() {
 /// else, makes every journal unreadable.
 #[test]
 fn records_of_format_1_stay_readable() {
-    let golden: [&str; 13] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
+    let golden: [&str; 14] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
     let [lock_created, task_opened, lease_issued, later @ ..] =
         golden.map(|text| decode(text.as_bytes()).unwrap());
 
@@ -268,6 +271,7 @@ fn records_of_format_1_stay_readable() {
             cause: Some(DenialCause::NoPermit),
             uid: None,
         },
+        Fact::BearerBound(bearer_bound()),
         Fact::LeaseIssued { terms: bound_jwt_svid().into(), body: body(1), renews: None },
     ];
     assert_eq!(later.map(|record| record.fact), facts);
@@ -276,5 +280,14 @@ fn records_of_format_1_stay_readable() {
         let record = decode(text.as_bytes()).unwrap();
         let written = encode(&record.envelope, &record.fact, record.evidence.as_ref()).unwrap();
         assert_eq!(String::from_utf8(written).unwrap(), text);
+    }
+}
+
+fn bearer_bound() -> BearerBound {
+    BearerBound {
+        token: BearerDigest::from_bytes([1; 32]),
+        workload: "spiffe://td/agent".parse().unwrap(),
+        key: Thumbprint::from_bytes([2; 32]),
+        until: at(61_500),
     }
 }

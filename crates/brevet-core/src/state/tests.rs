@@ -1,5 +1,6 @@
 use super::*;
-use crate::fact::{Outcome, ReasonCode};
+use crate::digest::{BearerDigest, Thumbprint};
+use crate::fact::{BearerBound, Outcome, ReasonCode};
 use crate::ledger::tests::sample::*;
 use crate::lock::Selector;
 use crate::time::Now;
@@ -23,6 +24,7 @@ fn full() -> State {
                 since: None,
             },
         ),
+        (None, Fact::BearerBound(bound(1, 2, 61_000))),
         (None, Fact::Stopped),
     ];
     for (tree, fact) in facts {
@@ -66,7 +68,7 @@ fn a_snapshot_from_before_sweeps_were_kept_in_mind_is_read() {
 #[test]
 fn every_record_counts_and_each_fact_reaches_what_it_is_about() {
     let state = full();
-    assert_eq!(state.revision, Revision(7));
+    assert_eq!(state.revision, Revision(8));
     assert_eq!(state.control.revision(), Revision(5));
     let tree = &state.trees[&root(1).root()];
     assert_eq!(tree.version(), Revision(6), "what is not of the tree leaves its version alone");
@@ -119,4 +121,31 @@ fn trees_are_forgotten_after_their_root_ended_and_nothing_that_lives_is() {
     state.apply(&envelope(Some((root(1), &north)), now(86_400_000)), &ended, Revision(8));
     assert_eq!(forgets(&state, day(1, 4)), (false, true));
     assert_eq!(forgets(&state, day(1, 5)), (true, true));
+}
+
+fn bound(token: u8, key: u8, until: u64) -> BearerBound {
+    BearerBound {
+        token: BearerDigest::from_bytes([token; 32]),
+        workload: workload("td/agent"),
+        key: Thumbprint::from_bytes([key; 32]),
+        until: at(until),
+    }
+}
+
+#[test]
+fn a_bearer_s_token_is_bound_once_and_remembered_while_it_could_be_shown() {
+    let mut state = State::default();
+    let mut apply = |time, bearer: BearerBound| {
+        let revision = state.revision.next();
+        state.apply(&envelope(None, now(time)), &Fact::BearerBound(bearer), revision);
+        state.bearers.values().map(|bearer| (bearer.token.as_bytes()[0], bearer.key.as_bytes()[0])).collect()
+    };
+    let bearers: Vec<(u8, u8)> = apply(1_000, bound(1, 2, 5_000));
+    assert_eq!(bearers, [(1, 2)]);
+    let bearers: Vec<(u8, u8)> = apply(2_000, bound(1, 3, 5_000));
+    assert_eq!(bearers, [(1, 2)], "the first key stays");
+    let bearers: Vec<(u8, u8)> = apply(4_999, bound(2, 2, 9_000));
+    assert_eq!(bearers, [(1, 2), (2, 2)]);
+    let bearers: Vec<(u8, u8)> = apply(5_000, bound(3, 2, 9_000));
+    assert_eq!(bearers, [(2, 2), (3, 2)]);
 }

@@ -46,7 +46,8 @@ fn world() -> World {
         Arc::new(move || Arc::clone(&callers.lock().unwrap()))
     };
     let chain = vec![broker.svid(&key, BROKER).into()];
-    let server = Arc::new(server_config(chain, private(&key), source, time.clone()).unwrap());
+    let server =
+        Arc::new(server_config(chain, private(&key), Certificates::Required, source, time.clone()).unwrap());
     World { home, broker, time, callers, server }
 }
 
@@ -187,7 +188,7 @@ fn a_caller_without_a_certificate_does_not_pass_the_handshake() {
 struct NoCertificate;
 
 impl rustls::client::ResolvesClientCert for NoCertificate {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<rustls::sign::CertifiedKey>> {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         None
     }
 

@@ -17,7 +17,7 @@ fn parse(keys: &[Value]) -> Result<Bundle, InvalidBundle> {
 }
 
 #[test]
-fn a_bundle_in_spiffe_format_yields_its_x509_authorities() {
+fn bu_02_bu_03_a_bundle_needs_nothing_but_its_keys_and_its_sequence_has_64_bits() {
     let (a, b) = (Root::new("a"), Root::new("b"));
     let text = json!({
         "keys": [element(&a), element(&b)],
@@ -35,7 +35,7 @@ fn a_bundle_in_spiffe_format_yields_its_x509_authorities() {
 }
 
 #[test]
-fn an_element_that_is_no_x509_authority_is_left_out() {
+fn bu_05_bu_08_x5_21_an_element_that_is_no_x509_authority_is_left_out() {
     let (good, ignored) = (Root::new("good"), Root::new("ignored"));
     let with = |name: &str, value: Value| {
         let mut element = element(&ignored);
@@ -64,7 +64,7 @@ fn an_element_that_is_no_x509_authority_is_left_out() {
 }
 
 #[test]
-fn only_the_first_certificate_of_an_element_counts() {
+fn x5_22_only_the_first_certificate_of_an_element_counts() {
     let (first, second) = (Root::new("first"), Root::new("second"));
     let mut several = element(&first);
     several["x5c"] = json!([STANDARD.encode(&first.certificate), STANDARD.encode(&second.certificate), 7]);
@@ -100,6 +100,28 @@ fn a_bundle_that_is_not_sound_is_refused_whole() {
     );
     let many = vec![good.clone(); BUNDLE_KEYS_MAX + 1];
     assert_eq!(parse(&many).unwrap_err(), InvalidBundle::JwkSet(InvalidJwkSet::TooLarge));
+}
+
+/// Brevet reads the bundle of one trust domain from one file, and the map of several is none.
+#[test]
+fn bu_10_bu_11_a_map_of_bundles_is_no_bundle() {
+    let root = Root::new("root");
+    let one = json!({ "keys": [element(&root)], "spiffe_refresh_hint": 1 });
+    let map = json!({ "trust_domains": { "td.example": one } }).to_string();
+    let malformed = InvalidBundle::JwkSet(InvalidJwkSet::Malformed);
+    assert_eq!(Bundle::from_spiffe_json(map.as_bytes()).unwrap_err(), malformed);
+    // A member twice is refused wherever it stands: no parser here keeps the last of two.
+    for twice in [
+        r#"{"trust_domains":{"td.example":{"keys":[]},"td.example":{"keys":[]}}}"#,
+        r#"{"keys":[{"kty":"EC","kty":"RSA"}]}"#,
+        r#"{"keys":[],"spiffe_sequence":1,"spiffe_sequence":2}"#,
+    ] {
+        let refused = Bundle::from_spiffe_json(twice.as_bytes()).unwrap_err();
+        assert!(matches!(refused, InvalidBundle::JwkSet(InvalidJwkSet::Json(_))), "{twice}: {refused}");
+    }
+    // And for one trust domain there is one bundle.
+    let twice = [(trust_domain("td.example"), bundle(&root)), (trust_domain("td.example"), bundle(&root))];
+    assert_eq!(Bundles::new(twice).unwrap_err(), InvalidTrust::Duplicate(trust_domain("td.example")));
 }
 
 #[test]

@@ -307,6 +307,7 @@ pub(crate) fn ask_for(terms: &Terms, renews: Option<LeaseKey>, task: TaskFacts) 
         Content::X509Svid(svid) => FormFacts::X509Svid {
             trust_domain: "broker".parse().unwrap(),
             public_key: svid.public_key.clone(),
+            ignored_attributes: false,
         },
         Content::JwtSvid(svid) => FormFacts::JwtSvid {
             audience: svid.audience.clone(),

@@ -71,6 +71,7 @@ impl System {
             revision: self.revision,
             judged: self.judged,
             control: self.control.clone(),
+            bearers: BTreeMap::new(),
             trees: self.trees.clone(),
         }
     }

@@ -104,25 +104,50 @@ fn a_mesh_costs_no_more_than_its_budget() {
     assert!(spent <= SIGNATURES_MAX, "{spent}");
 }
 
+#[test]
+fn four_certificates_make_sixteen_paths_at_most() {
+    let w = world();
+    let (inner, authorities) = (namesakes(3), namesakes(1));
+    // The leaf alone, below one, two or three of the others in any order: 1 + 3 + 6 + 6. Each costs the one signature
+    // that its topmost certificate does not have.
+    let chain = [
+        Spec::leaf("ca", &w.key, ID).sign(&inner[0].0),
+        Spec::authority("ca", "ca", &inner[0].0).sign(&inner[1].0),
+        Spec::authority("ca", "ca", &inner[1].0).sign(&inner[2].0),
+        Spec::authority("ca", "ca", &inner[2].0).sign(&inner[0].0),
+    ];
+    let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
+    let (budget, usage) = (Budget::full(), KeyUsage::client_auth());
+    let search = Search { chain: &chain, usage, now: NOW, budget: &budget };
+    let bundle = Bundle::from_certificates(&certificates(&authorities)).unwrap();
+    assert_eq!(search.path_to(bundle.anchors(), &|_| Ok(())), Err(X509SvidError::Chain));
+    assert_eq!(SIGNATURES_MAX - budget.0.load(Ordering::Relaxed), 16);
+}
+
 /// Far more authorities of one name than the budget pays for.
 const BUNDLE_MANY: usize = 40;
 
 #[test]
 fn a_budget_that_is_spent_is_not_given_again_for_other_trust_domains() {
     let w = world();
-    let bundle = || Bundle::from_certificates(&certificates(&namesakes(BUNDLE_MANY))).unwrap();
-    let many = (0..5).map(|n| (trust_domain(&format!("td{n}.example")), bundle()));
-    let bundles = Bundles::new(many.chain([(trust_domain("td.example"), bundle())])).unwrap();
-    let stranger = [Spec::leaf("ca", &w.key, ID).sign(&Key::p256())];
-    assert_eq!(cost(&stranger, &bundles), (Err(X509SvidError::Chain), SIGNATURES_MAX));
+    let (own, other) = (namesakes(SIGNATURES_MAX), namesakes(1));
+    let bundle = |authorities| Bundle::from_certificates(&certificates(authorities)).unwrap();
+    let judged = |own| {
+        let bundles =
+            [(trust_domain("other.example"), bundle(&other)), (trust_domain("td.example"), bundle(own))];
+        cost(&[Spec::leaf("ca", &w.key, ID).sign(&other[0].0)], &Bundles::new(bundles).unwrap())
+    };
+    // Who signed it is found out while there is something left, and is nobody's business after that.
+    assert_eq!(judged(&own[..1]).0, Err(X509SvidError::NotAuthoritative));
+    assert_eq!(judged(&own), (Err(X509SvidError::Chain), SIGNATURES_MAX));
 }
 
 #[test]
-fn twenty_authorities_of_one_name_are_within_the_budget() {
+fn ten_authorities_of_one_name_are_within_the_budget() {
     let w = world();
-    let authorities = namesakes(20);
+    let authorities = namesakes(10);
     let bundles = bundles_of(&certificates(&authorities));
-    let (last, between) = (&authorities[19].0, Key::p256());
+    let (last, between) = (&authorities[9].0, Key::p256());
     let chain =
         [Spec::leaf("ca", &w.key, ID).sign(&between), Spec::authority("ca", "ca", &between).sign(last)];
     let (verdict, spent) = cost(&chain, &bundles);

@@ -7,7 +7,7 @@ use crate::fixture::{own, public_key, thumbprint};
 
 fn form(request: &mut Request) -> (&mut TrustDomain, &mut PublicKey) {
     match &mut credential(request).form {
-        FormFacts::X509Svid { trust_domain, public_key } => (trust_domain, public_key),
+        FormFacts::X509Svid { trust_domain, public_key, .. } => (trust_domain, public_key),
         other => panic!("{other:?}"),
     }
 }
@@ -16,7 +16,7 @@ fn svid_request() -> Request {
     let (mut request, public_key) = (request(), public_key(false, 7));
     let credential = credential(&mut request);
     credential.holder = thumbprint(&public_key);
-    credential.form = FormFacts::X509Svid { trust_domain: own(), public_key };
+    credential.form = FormFacts::X509Svid { trust_domain: own(), public_key, ignored_attributes: false };
     request
 }
 
@@ -49,6 +49,21 @@ fn an_svid_names_the_agent_and_every_task_from_the_root_and_permits_nothing() {
         assert_eq!(**plan.terms(), expected);
         assert_eq!((plan.terms().audience(), plan.terms().scope()), (None, None));
     }
+}
+
+#[test]
+fn none_of_the_brokers_own_keys_is_certified_for_a_holder() {
+    let key = KeyId::parse(&thumbprint(&public_key(false, 7)).to_string()).unwrap();
+    let other = || KeyId::parse("kid").unwrap();
+    let jwt_svids = || KeyId::parse("jwt-svid-kid").unwrap();
+    let planner = |token_key| Planner::new(ISSUER.into(), token_key, jwt_svids(), &authority(), LIFETIME_MAX);
+    let draw =
+        |planner: &Planner| planner.draw(permit(svid_request(), None), draft(), Now::at(NOW)).map(|_| ());
+    assert_eq!(draw(&planner(other())), Ok(()));
+    assert_eq!(draw(&planner(key.clone())), Err(PlanError::HolderKey));
+    let of_jwt_svids = Planner::new(ISSUER.into(), other(), key.clone(), &authority(), LIFETIME_MAX);
+    assert_eq!(draw(&of_jwt_svids), Err(PlanError::HolderKey));
+    assert_eq!(draw(&planner(other()).knowing_own_keys([other(), key])), Err(PlanError::HolderKey));
 }
 
 #[test]

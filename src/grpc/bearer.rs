@@ -1,0 +1,135 @@
+//! Callers without a certificate: a token says who they are, a DPoP proof beside it which key is theirs.
+//!
+//! A token is anyone's who has a copy, so it lets in the first key that it is shown with and no other, on record. A
+//! request that brings two proofs of who calls, of whatever kind, is refused: which of them would it be?
+
+use std::sync::{Arc, PoisonError};
+
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use brevet_core::fact::{BearerBound, Fact};
+use brevet_core::proof::Caller;
+use brevet_identity::bearer::BearerError;
+use brevet_identity::caller_token;
+use brevet_identity::dpop::{self, DpopError};
+use brevet_identity::trust::CallerTrust;
+use tracing::warn;
+
+use super::door::Door;
+use super::peer::Peer;
+use super::possession::Remembered;
+use crate::bearers::BindError;
+
+/// The header of a proof (RFC 9449 §4.1).
+const DPOP: &str = "dpop";
+/// The scheme of a token that says who calls (RFC 6750 §2.1). Its spelling is exact.
+const SCHEME: &str = "Bearer ";
+
+/// What a request shows of who makes it.
+pub(super) struct Shown(Result<Proofs, &'static str>);
+
+struct Proofs {
+    token: String,
+    dpop: String,
+    path: String,
+}
+
+impl Shown {
+    /// What a request shows by itself, if it does. On the local root socket nothing is looked at.
+    pub(super) fn by(request: &Request) -> Option<Self> {
+        let headers = request.headers();
+        let shows = [AUTHORIZATION.as_str(), "authorization-bin", DPOP, "dpop-bin"];
+        if !shows.iter().any(|name| headers.contains_key(*name)) {
+            return None;
+        }
+        let peer: &Peer = request.extensions().get()?;
+        // One token, one proof, and no certificate besides.
+        let proofs = || {
+            let token = single(headers, AUTHORIZATION.as_str())?.strip_prefix(SCHEME);
+            let dpop = single(headers, DPOP)?.to_owned();
+            let token = token.filter(|_| !peer.has_certificate()).ok_or("ambiguous_credentials")?;
+            Ok(Proofs { token: token.to_owned(), dpop, path: request.uri().path().to_owned() })
+        };
+        Some(Self(proofs()))
+    }
+}
+
+impl Door {
+    /// Whoever a request's own token proves, in the place of whoever its connection proves.
+    pub(super) async fn peer_of(&self, shown: Shown) -> Peer {
+        let trust = Arc::clone(&self.broker.table.in_force().configuration.trust);
+        let caller = match shown.0 {
+            Ok(proofs) => self.bearer(&trust, &proofs).await,
+            Err(reason) => Err(reason),
+        };
+        Peer::by_token(trust, caller)
+    }
+
+    /// The caller that a token and its proof prove; or why not, for the audit alone.
+    async fn bearer(&self, trust: &CallerTrust, proofs: &Proofs) -> Result<Arc<Caller>, &'static str> {
+        let Proofs { token, dpop, path } = proofs;
+        let broker = &self.broker;
+        let now = broker.clock.now().judge;
+        // 1. Whose token it is.
+        let verified = caller_token::verify(token, trust, &broker.issuer, now, broker.bearer_limits)
+            .map_err(BearerError::reason)?;
+        // 2. The key, proven for this token and this method, once.
+        let url = format!("{}{path}", self.url);
+        let target = dpop::Target { method: "POST", url: &url, access_token: Some(token), nonce: None };
+        let limits = dpop::Limits::default();
+        let proven = dpop::verify(dpop, &target, now, limits).map_err(DpopError::reason)?;
+        if let Some(confirmation) = verified.bearer.confirmation {
+            confirmation.require(proven.thumbprint, None).map_err(BearerError::reason)?;
+        }
+        // What was accepted before a restart is forgotten, so what was made before it is not accepted after.
+        if proven.issued_at <= broker.started_at {
+            return Err("dpop_iat");
+        }
+        let (key, ends) = (proven.thumbprint, proven.issued_at.after(limits.age_max).after(limits.skew_max));
+        let remembered = {
+            let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+            proofs.remember(&verified.spiffe_id, (key, proven.jti), ends, now)
+        };
+        match remembered {
+            Remembered::New => {}
+            Remembered::Before => return Err("proof_replayed"),
+            Remembered::Full => return Err("proofs_remembered_max"),
+        }
+        // 3. The token is this key's from now on, or was before.
+        let (token, until) = (verified.digest, verified.until);
+        let bearer = BearerBound { token, workload: verified.spiffe_id.clone(), key, until };
+        let bound = broker
+            .bearers
+            .bind(bearer, now, |bearer| Ok(broker.note(&Fact::BearerBound(bearer.clone()))?.revision()));
+        let revision = bound.map_err(|problem| {
+            if problem == BindError::Other {
+                warn!(workload = %verified.spiffe_id, %key, "a token that is bound to one key was shown with another");
+                broker.metrics.bearer_shown_with_another_key();
+            }
+            reason(problem)
+        })?;
+        broker.table.journal().durable(revision).await.map_err(|_| "journal_sealed")?;
+        Ok(Arc::new(Caller::verified_bearer(verified.spiffe_id, now, until, key)))
+    }
+}
+
+const fn reason(problem: BindError) -> &'static str {
+    match problem {
+        BindError::Other => "bearer_bound_elsewhere",
+        BindError::Full => "bearers_bound_max",
+        BindError::Journal(_) => "journal_unavailable",
+    }
+}
+
+/// The one value of a header, in visible ASCII.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, &'static str> {
+    let mut values = headers.get_all(name).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err("ambiguous_credentials");
+    };
+    if headers.contains_key(format!("{name}-bin")) {
+        return Err("ambiguous_credentials");
+    }
+    value.to_str().map_err(|_| "ambiguous_credentials")
+}
