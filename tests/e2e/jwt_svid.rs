@@ -363,7 +363,7 @@ async fn t8_it_is_no_task_token_and_no_callers_identity() {
         request.metadata_mut().insert("authorization", format!("{scheme} {token}").parse().unwrap());
         let result = nobody.broker.tasks().get_task(request).await.map(tonic::Response::into_inner);
         let answer = nobody.answer("GetTask", None, result);
-        answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "id_not_authoritative");
+        answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "ambiguous_credentials");
     }
     let keys = JwkSet::parse(fetch(&world, "/oauth/jwks").as_bytes()).unwrap();
     let issuer = "https://broker.dev.example";
