@@ -21,7 +21,7 @@ use brevet_journal::sqlite::Sqlite;
 use brevet_journal::{Journal, Sealed};
 use brevet_mint::ca::CaKey;
 use brevet_mint::jwks;
-use brevet_mint::key::{self, Checkpoints, SigningKey, TaskTokens};
+use brevet_mint::key::{self, Checkpoints, JwtSvids, SigningKey, TaskTokens};
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::LocalSigner;
 use ring::rand::SystemRandom;
@@ -33,7 +33,7 @@ use tracing::{info, warn};
 pub use self::error::{StartError, StopError};
 use self::ground::Ground;
 use self::keys::Keys;
-pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, TASK_TOKEN_KEY_FILE};
+pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, JWT_SVID_KEY_FILE, TASK_TOKEN_KEY_FILE};
 use self::root_socket::RootSocket;
 use self::server_tls::{renew_server_certificate, server_tls, trust_of};
 use crate::bearers::Bearers;
@@ -82,6 +82,7 @@ pub fn check(path: &Path) -> Result<(), StartError> {
     let (directory, rng) = (&config.state_directory, SystemRandom::new());
     SigningKey::<Checkpoints>::load(&directory.join(CHECKPOINT_KEY_FILE), &rng)?;
     SigningKey::<TaskTokens>::load(&directory.join(TASK_TOKEN_KEY_FILE), &rng)?;
+    SigningKey::<JwtSvids>::load(&directory.join(JWT_SVID_KEY_FILE), &rng)?;
     SigningKey::<key::Bookmarks>::load(&directory.join(BOOKMARK_KEY_FILE), &rng)?;
     Ok(())
 }
@@ -95,15 +96,23 @@ impl App {
         // 1. What the broker stands on: files, journal, clock and keys.
         let Ground { config, configuration, reloader, clock, journal, state, replayed, keys, rng } =
             Ground::lay(path).await?;
-        let Keys { tokens: token_key, bookmarks, state: state_key, authority, checkpoints } = keys;
+        let Keys { tokens, jwt_svids, bookmarks, state: state_key, authority, bundle_sequence, checkpoints } =
+            keys;
         let bookmarks = Bookmarks::new(bookmarks, rng.clone());
 
         // 2. The broker.
-        let published = jwks::task_tokens([token_key.public_jwk()]);
+        let published = jwks::task_tokens([tokens.public_jwk()]);
+        let bundle = jwks::spiffe_bundle(
+            [&*authority],
+            [jwt_svids.public_jwk()],
+            bundle_sequence,
+            BUNDLE_REFRESH_HINT_SECONDS,
+        );
+        let jwt_svid_keys = JwkSet::parse_bundle(bundle.as_bytes())?;
         let documents = PublicDocuments::new(
             &config.issuer,
             published.clone(),
-            jwks::spiffe_bundle([&*authority], authority_sequence(&authority), BUNDLE_REFRESH_HINT_SECONDS),
+            bundle,
             Duration::from_secs(config.http.document_age_seconds_max.get().into()),
         )
         .with_bookmark_keys(jwks::bookmarks([bookmarks.public_jwk()]));
@@ -114,12 +123,14 @@ impl App {
         let metrics = Arc::new(Metrics::new(listeners.map(Arc::clone).into()));
         let planner = Planner::new(
             config.issuer.clone(),
-            token_key.kid().clone(),
+            tokens.kid().clone(),
+            jwt_svids.kid().clone(),
             &authority,
             config.limits.lease_lifetime_max(),
         )
         .knowing_own_keys([checkpoints, bookmarks.public_jwk().kid().clone()]);
-        let signer = LocalSigner::new(token_key, config.issuer.clone(), Arc::clone(&authority), rng.clone());
+        let issuer = config.issuer.clone();
+        let signer = LocalSigner::new(tokens, issuer, jwt_svids, Arc::clone(&authority), rng.clone());
         let capacity = config.limits.capacity();
         let held = Arc::clone(&journal) as Arc<dyn Journal>;
         let bearers = Bearers::restored(state.bearers.values().cloned(), config.bearers.bound());
@@ -129,6 +140,7 @@ impl App {
             clock: clock.clone(),
             metrics: Arc::clone(&metrics),
             keys: JwkSet::parse(published.as_bytes())?,
+            jwt_svid_keys,
             signer: Arc::new(signer),
             planner,
             state_key,
@@ -306,12 +318,6 @@ impl App {
             _ => Err(StopError::Sealed),
         }
     }
-}
-
-/// The bundle's sequence number: it must change when the authority does, and grow (SPIFFE Bundle §4.1.1). An
-/// authority made later ends later.
-const fn authority_sequence(authority: &CaKey) -> u64 {
-    authority.end().seconds()
 }
 
 /// What is measured when somebody looks.

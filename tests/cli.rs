@@ -495,9 +495,14 @@ fn keys_are_shown_beside_a_running_daemon_and_never_made() {
     let pem = brevet(&["key", "show", "--config", &config, "-o", "pem"], &[], "").done();
     assert_eq!(shown["checkpoints"]["pem"], pem.as_str());
     assert!(pem.starts_with("-----BEGIN PUBLIC KEY-----\n"));
-    assert_eq!(shown["task_tokens"]["keys"].as_array().unwrap().len(), 1);
+    for of in ["task_tokens", "jwt_svids", "bookmarks"] {
+        assert_eq!(shown[of]["keys"].as_array().unwrap().len(), 1, "{of}");
+    }
+    let of_jwt_svids = &shown["jwt_svids"]["keys"][0];
+    assert_eq!(of_jwt_svids["use"], "jwt-svid");
+    assert_ne!(of_jwt_svids["kid"], shown["task_tokens"]["keys"][0]["kid"]);
     assert_ne!(shown["task_tokens"]["keys"][0]["kid"], shown["checkpoints"]["kid"]);
-    for secret in ["checkpoint.key", "task-token.key"] {
+    for secret in ["checkpoint.key", "task-token.key", "jwt-svid.key"] {
         let secret = fs::read_to_string(world.path("state").join(secret)).unwrap();
         let line = secret.lines().nth(1).unwrap();
         assert!(!shown.to_string().contains(line) && !pem.contains(line));

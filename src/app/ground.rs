@@ -5,13 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use brevet_core::ledger::{Ledger, Task};
 use brevet_core::revision::Revision;
 use brevet_core::state::State;
+use brevet_core::terms::Profile;
 use brevet_journal::sqlite::Sqlite;
 use ring::rand::SystemRandom;
 
 use super::StartError;
-use super::keys::{CheckpointWriter, Keys};
+use super::keys::{CheckpointWriter, Keys, Vouched};
 use super::recovery::{Recovered, keep_snapshot, recover};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -51,7 +53,8 @@ impl Ground {
         // 4. The keys, made at the first start and never beside records that other keys vouch for.
         let rng = SystemRandom::new();
         let now = clock.now().issue;
-        let (keys, checkpoints) = Keys::load_or_create(&config, replayed > Revision::ZERO, now, &rng)?;
+        let vouched = Vouched { records: replayed > Revision::ZERO, jwt_svids: has_jwt_svids(&state) };
+        let (keys, checkpoints) = Keys::load_or_create(&config, vouched, now, &rng)?;
 
         // 5. The journal writes from here on.
         let checkpoints = Arc::new(CheckpointWriter::new(checkpoints, rng.clone()));
@@ -68,4 +71,9 @@ impl Ground {
         }
         Ok(Self { config, configuration, reloader, clock, journal, state, replayed, keys, rng })
     }
+}
+
+fn has_jwt_svids(state: &State) -> bool {
+    let leases = state.trees.values().flat_map(Ledger::tasks).flat_map(Task::leases);
+    leases.into_iter().any(|lease| lease.terms().profile() == Profile::JwtSvid)
 }

@@ -11,7 +11,7 @@ use brevet_core::ledger::{IssueRefusal, Ledger, Recall};
 use brevet_core::name::{AudienceName, RequestId};
 use brevet_core::proof::{Caller, Permit};
 use brevet_core::public_key::PublicKey;
-use brevet_core::registry::Registry;
+use brevet_core::registry::{Audience, Registry};
 use brevet_core::request::{
     Ask, CallerFacts, CredentialFacts, FormFacts, PromptOrigin, Request, TaskContext, TaskFacts,
 };
@@ -68,6 +68,11 @@ pub enum Wanted {
         /// the body.
         #[serde(skip)]
         ignored_attributes: bool,
+    },
+    /// A JWT-SVID.
+    JwtSvid {
+        /// The audience.
+        audience: AudienceName,
     },
     /// One in place of another.
     Renewal {
@@ -133,7 +138,7 @@ impl Broker {
     ) -> Result<Issued, Refusal> {
         let method = match ask.wanted {
             Wanted::Renewal { .. } => "RenewCredential",
-            Wanted::TaskToken { .. } | Wanted::X509Svid { .. } => "IssueCredential",
+            Wanted::TaskToken { .. } | Wanted::X509Svid { .. } | Wanted::JwtSvid { .. } => "IssueCredential",
         };
         let body = body_of(method, &ask);
         let mut decided = self.decide(|| self.try_issue(caller, &ask, body, &possession));
@@ -265,6 +270,10 @@ impl Broker {
             .registry()
             .agent(&who.spiffe_id)
             .ok_or_else(|| denied("not_registered", "the agent is not registered"))?;
+        let registered = |audience: &AudienceName| {
+            let found = in_force.registry().audience(&who.tenant, audience);
+            found.ok_or_else(|| denied("audience_unknown", "the audience is not registered"))
+        };
         match wanted {
             Wanted::X509Svid { public_key, ignored_attributes } => {
                 below_ceiling(agent, task.sensitivity_max, &Scope::default())?;
@@ -274,12 +283,15 @@ impl Broker {
             Wanted::TaskToken { audience, scope } => {
                 let scope = task_scope.narrow(scope)?;
                 below_ceiling(agent, task.sensitivity_max, &scope)?;
-                let registered = in_force
-                    .registry()
-                    .audience(&who.tenant, &audience)
-                    .ok_or_else(|| denied("audience_unknown", "the audience is not registered"))?;
-                let (enforcement, sensitivity) = (registered.enforcement, registered.sensitivity);
+                let Audience { enforcement, sensitivity, .. } = *registered(&audience)?;
                 Ok(FormFacts::TaskToken { audience, enforcement, sensitivity, scope })
+            }
+            // What it opens is the audience's to say: it must be all that the task may do there.
+            Wanted::JwtSvid { audience } => {
+                let part = task_scope.part_of(&audience).ok_or(IssueRefusal::Widens)?;
+                below_ceiling(agent, task.sensitivity_max, &part)?;
+                let Audience { enforcement, sensitivity, .. } = *registered(&audience)?;
+                Ok(FormFacts::JwtSvid { audience, enforcement, sensitivity })
             }
             // It was read as what it renews when the task was looked at.
             Wanted::Renewal { .. } => Err(Refusal::conflict()),
@@ -359,7 +371,8 @@ fn renewed(terms: &Terms, scope: Option<&Scope>) -> Result<Wanted, Refusal> {
         Content::X509Svid(svid) if scope.is_none() => {
             Ok(Wanted::X509Svid { public_key: svid.public_key.clone(), ignored_attributes: false })
         }
-        Content::X509Svid(_) => Err(Refusal::invalid("scope", "an X.509-SVID has none")),
+        Content::JwtSvid(svid) if scope.is_none() => Ok(Wanted::JwtSvid { audience: svid.audience.clone() }),
+        Content::X509Svid(_) | Content::JwtSvid(_) => Err(Refusal::invalid("scope", "an SVID has none")),
     }
 }
 
@@ -368,7 +381,7 @@ fn understands_act(registry: &Registry, who: &CallerFacts, form: &FormFacts) -> 
         FormFacts::TaskToken { audience, .. } => {
             registry.audience(&who.tenant, audience).is_some_and(|audience| audience.understands_act)
         }
-        FormFacts::X509Svid { .. } => false,
+        FormFacts::X509Svid { .. } | FormFacts::JwtSvid { .. } => false,
     }
 }
 

@@ -161,7 +161,7 @@ impl Broker {
         match ending {
             Some(None) => {
                 let terms = credential.recorded().terms();
-                if let Product::TaskToken(token) = credential.product() {
+                if let Product::TaskToken(token) | Product::JwtSvid(token) = credential.product() {
                     self.known_tokens.remember(token, lease, terms.end, judge);
                 }
                 self.metrics.minted(credential.recorded().terms().profile().as_str());

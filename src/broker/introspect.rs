@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use brevet_core::id::LeaseId;
 use brevet_core::proof::Caller;
 use brevet_core::revision::Revision;
 use brevet_core::sabotage;
 use brevet_core::terms::{Content, Terms};
-use brevet_identity::task_token;
+use brevet_identity::{task_jwt_svid, task_token};
 
 use super::{Broker, Refusal};
 
@@ -20,7 +21,7 @@ pub struct Introspection {
 }
 
 impl Broker {
-    /// Tells an enforcer whether a token is live. Of another's tokens, and of what is no token of ours, it learns the
+    /// Tells an enforcer whether a token or a JWT-SVID is live. Of another's tokens, and of what is no token of ours, it learns the
     /// same: inactive (invariant T7).
     ///
     /// # Errors
@@ -42,16 +43,19 @@ impl Broker {
         let inactive = Introspection { active: None, revision: known };
 
         // 2. The token is ours: one that was signed here, byte for byte, or one with our signature.
-        let verified = || task_token::authenticate(token, &self.keys, &self.issuer).ok();
-        let lease = self.known_tokens.lease_of(token).or_else(|| verified().map(|token| token.lease_id()));
+        let lease = self.known_tokens.lease_of(token).or_else(|| self.lease_of_signed(token));
         let Some(lease) = lease else { return Ok(inactive) };
 
         // 3. Its lease lives, and the caller enforces its audience.
         let live = self.table.read(lease.task.root(), |ledger, in_force| {
             let found = ledger.lease(lease)?;
-            let Content::TaskToken(token) = &found.terms().content else { return None };
+            let audience = match &found.terms().content {
+                Content::TaskToken(token) => &token.audience,
+                Content::JwtSvid(svid) => &svid.audience,
+                Content::X509Svid(_) => return None,
+            };
             let visible = *ledger.tenant() == who.tenant
-                && (in_force.registry().enforces(&who.spiffe_id, &token.audience)
+                && (in_force.registry().enforces(&who.spiffe_id, audience)
                     || sabotage::on("introspect_for_anyone"));
             let dead = ledger.lease_ending(lease, &in_force.control, now.judge).is_some()
                 && !sabotage::on("introspect_ignores_endings");
@@ -70,5 +74,13 @@ impl Broker {
                 Ok(Introspection { active, revision: known })
             }
         }
+    }
+
+    /// The lease of a token or a JWT-SVID with our signature. What is of one type is never tried as the other.
+    fn lease_of_signed(&self, token: &str) -> Option<LeaseId> {
+        let of_task_token = task_token::authenticate(token, &self.keys, &self.issuer).ok();
+        of_task_token
+            .map(|token| token.lease_id())
+            .or_else(|| task_jwt_svid::authenticate(token, &self.jwt_svid_keys, &self.trust_domain).ok())
     }
 }

@@ -85,6 +85,8 @@ pub struct Parts {
     pub planner: Planner,
     /// The public halves of the keys of task tokens.
     pub keys: JwkSet,
+    /// The public halves of the keys of JWT-SVIDs.
+    pub jwt_svid_keys: JwkSet,
     /// Makes root task ids and claims.
     pub state_key: StateKey,
     /// Where streams of revocations get their bookmarks.
@@ -95,7 +97,7 @@ pub struct Parts {
     pub bearer_limits: bearer::Limits,
     /// The issuer of task tokens, which is also the one audience of tokens that callers show.
     pub issuer: String,
-    /// The broker's own trust domain, which task SVIDs are of.
+    /// The broker's own trust domain, which the SVIDs of tasks are of.
     pub trust_domain: TrustDomain,
     /// The limits of the configuration.
     pub limits: Limits,

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use brevet_api::v1;
 use brevet_core::id::{LeaseId, TaskId};
-use brevet_core::name::RequestId;
+use brevet_core::name::{AudienceName, RequestId};
 use brevet_core::scope::Scope;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -28,7 +28,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Issue a credential for a task of the caller's: a task token, or an X.509-SVID.
+    /// Issue a credential for a task of the caller's: a task token, an X.509-SVID or a JWT-SVID.
     Issue(Box<Issue>),
     /// Issue a credential in place of one that still lives.
     Renew(Box<Renew>),
@@ -48,6 +48,10 @@ struct Issue {
     /// An X.509-SVID for the task over the holder key: it says who works on which task and permits nothing.
     #[arg(long, conflicts_with_all = ["permit", "scope", "bind_certificate", "token_file"], requires = "holder_key")]
     svid: bool,
+    /// A JWT-SVID for the task and this audience: it says who works on which task, and a verifier may take it from whoever
+    /// bears it.
+    #[arg(long, value_name = "AUDIENCE", value_parser = AudienceName::parse, conflicts_with_all = ["permit", "scope", "svid"])]
+    jwt_svid: Option<AudienceName>,
     /// The file with the one-time claim of a task that has no holder key yet; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     claim_file: Option<PathBuf>,
@@ -126,6 +130,8 @@ impl Issue {
         let claim = self.claim_file.as_deref().map(secret::read).transpose()?;
         let (profile, audience, csr) = if self.svid {
             (v1::Profile::X509Svid, String::new(), Some(wish.holder.certification_request()?))
+        } else if let Some(audience) = &self.jwt_svid {
+            (v1::Profile::JwtSvid, audience.to_string(), None)
         } else {
             (v1::Profile::TaskToken, wire::audience(&scope)?.to_string(), None)
         };

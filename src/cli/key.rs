@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use brevet_mint::jwks;
-use brevet_mint::key::{Bookmarks, Checkpoints, SigningKey, TaskTokens};
+use brevet_mint::key::{Bookmarks, Checkpoints, JwtSvids, SigningKey, TaskTokens};
 use clap::{Args, Subcommand, ValueEnum};
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use thiserror::Error;
 use super::Exit;
 use super::exit::Failure;
 use super::output;
-use crate::app::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, TASK_TOKEN_KEY_FILE};
+use crate::app::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, JWT_SVID_KEY_FILE, TASK_TOKEN_KEY_FILE};
 use crate::config::Config;
 
 #[derive(Debug, Args)]
@@ -23,7 +23,8 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show the public keys of checkpoints, task tokens and bookmarks. The daemon may run meanwhile; no key is made.
+    /// Show the public keys of checkpoints, task tokens, JWT-SVIDs and bookmarks. The daemon may run meanwhile; no key is
+    /// made.
     Show {
         /// The daemon's configuration file.
         #[arg(long, value_name = "FILE")]
@@ -36,7 +37,7 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Form {
-    /// The checkpoints' key in PEM with its id, and the JWK Sets of task tokens and bookmarks.
+    /// The checkpoints' key in PEM with its id, and the JWK Sets of task tokens, JWT-SVIDs and bookmarks.
     Json,
     /// The checkpoints' key, as `brevet audit verify` takes it.
     Pem,
@@ -60,11 +61,14 @@ fn show(config: &Path, form: Form) -> Result<(), Failure> {
     }
     let task_tokens: SigningKey<TaskTokens> = load(directory.join(TASK_TOKEN_KEY_FILE))?;
     let published: Value = serde_json::from_str(&jwks::task_tokens([task_tokens.public_jwk()]))?;
+    let jwt_svids: SigningKey<JwtSvids> = load(directory.join(JWT_SVID_KEY_FILE))?;
+    let jwt_svids: Value = serde_json::from_str(&jwks::jwt_svids([jwt_svids.public_jwk()]))?;
     let bookmarks: SigningKey<Bookmarks> = load(directory.join(BOOKMARK_KEY_FILE))?;
     let bookmarks: Value = serde_json::from_str(&jwks::bookmarks([bookmarks.public_jwk()]))?;
     output::json(&json!({
         "checkpoints": { "kid": checkpoints.kid().as_str(), "pem": checkpoints.public_pem() },
         "task_tokens": published,
+        "jwt_svids": jwt_svids,
         "bookmarks": bookmarks,
     }))
 }

@@ -48,8 +48,11 @@ pub(super) const LEASE_STATES: Words<v1::lease::State> = Words(&[
     ("undelivered", v1::lease::State::Undelivered),
 ]);
 
-pub(super) const PROFILES: Words<v1::Profile> =
-    Words(&[("task_token", v1::Profile::TaskToken), ("x509_svid", v1::Profile::X509Svid)]);
+pub(super) const PROFILES: Words<v1::Profile> = Words(&[
+    ("task_token", v1::Profile::TaskToken),
+    ("x509_svid", v1::Profile::X509Svid),
+    ("jwt_svid", v1::Profile::JwtSvid),
+]);
 
 /// A word that names no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -257,7 +260,7 @@ mod tests {
             assert_eq!(STATES.word(state).is_some(), v1::task::State::try_from(state).is_ok());
         }
         assert!((1..5).all(|value| LEASE_STATES.word(value).is_some()));
-        assert!((1..3).all(|value| PROFILES.word(value).is_some()));
+        assert!((1..4).all(|value| PROFILES.word(value).is_some()));
         assert!((1..5).all(|value| SENSITIVITIES.word(value).is_some()));
         assert!((1..6).all(|value| PROMPT_ORIGINS.word(value).is_some()));
         assert_eq!((SENSITIVITIES.word(0), STATES.word(0)), (None, None));

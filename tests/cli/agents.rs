@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::{BINARY, READ, World, brevet, mode};
 
+const AGENT_A: &str = "spiffe://workloads.dev.example/agent/a";
 const AGENT_B: &str = "spiffe://workloads.dev.example/agent/b";
 
 /// A key of its own for an instance of an agent: the file and the thumbprint.
@@ -86,6 +87,43 @@ fn a_task_is_delegated_and_drawn_on_by_another_agent() {
     assert_eq!(world.introspect(&token)["agent"], AGENT_B);
     world.call("orchestrator", &["task", "complete", task]).done();
     assert_eq!(world.introspect(&token)["active"], false);
+}
+
+#[test]
+fn a_jwt_svid_is_for_the_audience_that_is_named() {
+    let world = World::start();
+    let (task, claim) = world.task("t");
+    let files = "https://files.dev.example";
+    let issue = |more: &[&str]| {
+        world.call("agent-a", &[&["credential", "issue", &task, "--claim-file", &claim][..], more].concat())
+    };
+    issue(&["--jwt-svid", files]).refused(3, "POLICY_DENIED");
+    let rule = format!(
+        "@id(\"jwt-svids\") permit (principal, action, resource == Brevet::Audience::\"{files}\")
+         when {{ context.credential.profile == \"jwt_svid\" }};"
+    );
+    fs::write(world.path("policies/jwt-svids.cedar"), rule).unwrap();
+    // The daemon looks at its files now and then.
+    let issued =
+        std::iter::repeat_with(|| issue(&["--jwt-svid", files, "-o", "json"])).take(100).find(|answer| {
+            std::thread::sleep(Duration::from_millis(100));
+            answer.exit == Some(0)
+        });
+    let issued = issued.unwrap().json();
+    assert_eq!((&issued["profile"], &issued["audience"]), (&"jwt_svid".into(), &files.into()));
+    let id = task.strip_prefix("tasks/").unwrap();
+    let expected = format!("spiffe://broker.dev.example/agent/workloads.dev.example/agent/a/task/{id}");
+    assert_eq!((&issued["spiffe_id"], &issued["scope"]), (&expected.into(), &Value::Null));
+    assert_eq!(world.introspect(issued["token"].as_str().unwrap())["agent"], AGENT_A);
+    let token_file = world.text("identity.jwt");
+    let renew = ["credential", "renew", issued["lease"].as_str().unwrap(), "--token-file", &token_file];
+    let renewed = world.call("agent-a", &[&renew[..], &["-o", "json"]].concat()).json();
+    assert_eq!((&renewed["token"], mode(Path::new(&token_file))), (&Value::Null, 0o600));
+    for wrong in
+        [&["--jwt-svid", files, "--permit", READ][..], &["--jwt-svid", files, "--svid"], &["--jwt-svid", "A"]]
+    {
+        assert_eq!(issue(wrong).exit, Some(2), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ mod identity;
 #[cfg(test)]
 mod introspect;
 #[cfg(test)]
+mod jwt_svid;
+#[cfg(test)]
 mod kill;
 #[cfg(test)]
 mod lease;

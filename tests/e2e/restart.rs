@@ -9,7 +9,9 @@ use brevet_api::v1;
 use brevet_testkit::daemon::refused_start;
 use tonic::Code;
 
-use crate::world::{AGENT, ORCHESTRATOR, RESOURCE_SERVER, World, binary, issue, now, seconds};
+use crate::jwt_svid::{jwt_svid, permit_for_files};
+use crate::watch::fetch;
+use crate::world::{AGENT, ORCHESTRATOR, RESOURCE_SERVER, World, binary, issue, next_second, now, seconds};
 
 /// Starts on the folder as it is and gives what the daemon says of it.
 fn refusal(folder: &Path) -> String {
@@ -81,6 +83,7 @@ async fn what_others_could_read_or_replace_is_refused() {
         "task-token.key",
         "checkpoint.key",
         "bookmark.key",
+        "jwt-svid.key",
         "state.key",
         "journal.db",
         "journal.mark",
@@ -107,7 +110,7 @@ async fn what_others_could_read_or_replace_is_refused() {
 async fn a_key_that_is_no_key_is_refused() {
     let mut world = World::start();
     assert!(world.daemon.stop().success());
-    for name in ["ca.key", "task-token.key", "checkpoint.key", "bookmark.key", "state.key"] {
+    for name in ["ca.key", "task-token.key", "checkpoint.key", "bookmark.key", "jwt-svid.key", "state.key"] {
         let path = world.path("state").join(name);
         let good = fs::read(&path).unwrap();
         for bad in [&b""[..], b"-----BEGIN PRIVATE KEY-----\n", &good[..good.len() / 2]] {
@@ -243,6 +246,33 @@ async fn l9_a_key_that_is_gone_is_not_made_anew_beside_the_records_of_the_old_on
         assert!(said.contains(name), "{said}");
         assert!(!key.exists());
     }
+}
+
+/// A journal from before there were JWT-SVIDs has a key made for them. The bundle that gets it has a later number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l9_the_key_of_jwt_svids_is_made_anew_only_where_there_are_none() {
+    let mut world = World::with(|_, folder| permit_for_files(folder));
+    let task = world.open_task(world.create("open")).await.name;
+    let bundle = |world: &World| -> serde_json::Value {
+        serde_json::from_str(&fetch(world, "/spiffe/bundle")).unwrap()
+    };
+    let first = bundle(&world);
+    world.daemon.stop();
+    let key = world.path("state/jwt-svid.key");
+    fs::remove_file(&key).unwrap();
+    next_second().await;
+    world.daemon.restart();
+    let second = bundle(&world);
+    assert_ne!(second["keys"], first["keys"]);
+    assert!(second["spiffe_sequence"].as_u64() > first["spiffe_sequence"].as_u64());
+    assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+
+    world.client(AGENT).await.issue(jwt_svid(&task, "one")).await.ok();
+    world.daemon.stop();
+    fs::remove_file(&key).unwrap();
+    let said = refusal(&world.path(""));
+    assert!(said.contains("jwt-svid.key"), "{said}");
+    assert!(!key.exists());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use brevet_client::dpop::{HolderKey, Proof, prove};
 use prost::Message;
 use tonic::{Code, Request};
 
+use crate::jwt_svid::{jwt_svid, permit_for_files};
 use crate::watch::fetch;
 use crate::world::{
     AGENT, Client, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, issue, next_second, now, renew,
@@ -132,8 +133,9 @@ async fn refused(client: &Client, heard: &mut Heard, task: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn l12_u5_no_secret_is_in_anything_that_the_daemon_says() {
-    let world = World::with(|config, _| {
+    let world = World::with(|config, folder| {
         config.insert("log".to_owned(), toml::toml! { filter = "trace" }.into());
+        permit_for_files(folder);
     });
     let mut heard = Heard::default();
     let (orchestrator, agent) = (world.client(ORCHESTRATOR).await, world.client(AGENT).await);
@@ -161,11 +163,14 @@ async fn l12_u5_no_secret_is_in_anything_that_the_daemon_says() {
     let replayed = replayed.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "proof_replayed");
     heard.hear("a replay's status", format!("{replayed:?}"));
     let renewed = agent.renew(renew(&issued.lease, "renewed")).await.ok().credential.unwrap();
+    let identity = agent.issue(jwt_svid(&task, "identity")).await.ok().credential.unwrap();
     refused(&agent, &mut heard, &task).await;
 
     // What others are answered about it.
     let (server, operator) = (world.client(RESOURCE_SERVER).await, world.client(OPERATOR).await);
-    heard.hear("introspection", server.introspect(&issued.token).await.ok().encode_to_vec());
+    for token in [&issued.token, &identity.token] {
+        heard.hear("introspection", server.introspect(token).await.ok().encode_to_vec());
+    }
     let forged = format!("{}x", issued.token);
     heard.hear("introspection of nothing", server.introspect(&forged).await.ok().encode_to_vec());
     heard.hear("a task", orchestrator.get(&task).await.ok().encode_to_vec());
@@ -199,10 +204,9 @@ async fn l12_u5_no_secret_is_in_anything_that_the_daemon_says() {
     assert!(heard.0.iter().map(|(_, said)| said.len()).sum::<usize>() > 50_000);
     heard.assert_without("the canary", CANARY.as_bytes());
     heard.assert_without("a claim", claim.as_bytes());
-    for (what, secret) in [("a token", &issued.token), ("a renewed token", &renewed.token)]
-        .into_iter()
-        .chain(proofs.iter().map(|proof| ("a proof", proof)))
-    {
+    let issued =
+        [("a token", &issued.token), ("a renewed token", &renewed.token), ("a JWT-SVID", &identity.token)];
+    for (what, secret) in issued.into_iter().chain(proofs.iter().map(|proof| ("a proof", proof))) {
         // Without its signature, or without what was signed, it is none.
         let (signed, signature) = secret.rsplit_once('.').unwrap();
         heard.assert_without(what, signature.as_bytes());

@@ -181,7 +181,7 @@ async fn odd_strings_in_a_request_for_a_credential_are_refused() {
             agent.issue(request).await.refused(Code::InvalidArgument, "invalid_argument");
         }
     }
-    for profile in [0, 2, 99, -1] {
+    for profile in [0, 2, 3, 99, -1] {
         let request = v1::IssueCredentialRequest { profile, ..issue(&task, "profile") };
         agent.issue(request).await.refused(Code::InvalidArgument, "invalid_argument");
     }

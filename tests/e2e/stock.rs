@@ -9,6 +9,7 @@ use brevet_testkit::jose;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
 
+use crate::jwt_svid::{jwt_svid, permit_for_files};
 use crate::svid::{bound, pem, svid};
 use crate::world::{AGENT, FILES, World, binary, next_second};
 
@@ -53,6 +54,35 @@ async fn stock_clients_verify_a_task_token_by_the_published_keys() {
     let agent = "spiffe://workloads.dev.example/agent/a";
     let arguments = [file.as_os_str(), keys.as_ref(), issuer.as_ref(), FILES.as_ref(), agent.as_ref()];
     assert!(agrees("stock_clients.py", &arguments).contains("PyJWT"));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn stock_libraries_take_the_jwt_svid_of_a_task_for_one_and_a_task_token_for_none() {
+    if !may_run() {
+        return;
+    }
+    let world = World::with(|_, folder| permit_for_files(folder));
+    let agent = world.client(AGENT).await;
+    let task = world.open_task(world.create("open")).await.name;
+    let issued = agent.issue(jwt_svid(&task, "one")).await.ok().credential.unwrap();
+    let task_token = agent.issued(&task, "token").await.token;
+    let (svid, token) = (world.path("svid.jwt"), world.path("token.jwt"));
+    fs::write(&svid, &issued.token).unwrap();
+    fs::write(&token, task_token).unwrap();
+    let http = world.endpoints().http;
+    let (bundle, keys) = (format!("{http}/spiffe/bundle"), format!("{http}/oauth/jwks"));
+    let arguments = [
+        svid.as_os_str(),
+        token.as_os_str(),
+        bundle.as_ref(),
+        keys.as_ref(),
+        FILES.as_ref(),
+        issued.spiffe_id.as_ref(),
+    ];
+    let said = agrees("stock_jwt_svid.py", &arguments);
+    assert!(said.contains("PyJWT") && said.contains("spiffe "), "{said}");
+    drop(agent);
     world.finish();
 }
 

@@ -13,7 +13,7 @@ use crate::revision::Revision;
 use crate::sabotage;
 use crate::scope::{ResourcePattern, Scope};
 use crate::spiffe_id::{SpiffeId, TrustDomain};
-use crate::terms::Terms;
+use crate::terms::{Profile, Terms};
 use crate::time::Timestamp;
 
 /// What a lock stops.
@@ -28,9 +28,9 @@ pub enum Selector {
     PathPrefix(SpiffeId),
     /// Every task on this one's behalf, and everything delegated from them.
     Delegator(SpiffeId),
-    /// Every lease whose scope names the tool.
+    /// Every lease whose scope names the tool, and every JWT-SVID.
     Tool(ActionName),
-    /// Every lease whose scope overlaps the resource.
+    /// Every lease whose scope overlaps the resource, and every JWT-SVID for the audience.
     Resource {
         /// The audience that the resource belongs to.
         audience: AudienceName,
@@ -89,11 +89,18 @@ impl Selector {
     #[must_use]
     pub fn stops_terms(&self, terms: &Terms) -> bool {
         let permissions = terms.scope().map_or(&[][..], Scope::permissions);
+        // What a JWT-SVID opens is its audience's to say: it may be any tool and any resource there.
+        let opens_anything = terms.profile() == Profile::JwtSvid;
         match self {
-            Self::Tool(tool) => permissions.iter().any(|permission| permission.actions().contains(tool)),
-            Self::Resource { audience, resource } => permissions.iter().any(|permission| {
-                permission.audience() == audience && permission.resource().overlaps(resource)
-            }),
+            Self::Tool(tool) => {
+                opens_anything || permissions.iter().any(|permission| permission.actions().contains(tool))
+            }
+            Self::Resource { audience, resource } => {
+                (opens_anything && terms.audience() == Some(audience))
+                    || permissions.iter().any(|permission| {
+                        permission.audience() == audience && permission.resource().overlaps(resource)
+                    })
+            }
             Self::Audience(audience) => terms.audience() == Some(audience),
             Self::Key(key) => terms.key_id == *key,
             Self::Policy(policy) => terms.policy == *policy,

@@ -285,6 +285,15 @@ pub enum FormFacts {
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         ignored_attributes: bool,
     },
+    /// A JWT-SVID, which its audience may take from whoever bears it.
+    JwtSvid {
+        /// The audience, registered.
+        audience: AudienceName,
+        /// How the audience enforces (registry).
+        enforcement: Enforcement,
+        /// The audience's sensitivity (registry).
+        sensitivity: Sensitivity,
+    },
 }
 
 impl CredentialFacts {
@@ -294,6 +303,7 @@ impl CredentialFacts {
         match self.form {
             FormFacts::TaskToken { .. } => Profile::TaskToken,
             FormFacts::X509Svid { .. } => Profile::X509Svid,
+            FormFacts::JwtSvid { .. } => Profile::JwtSvid,
         }
     }
 }

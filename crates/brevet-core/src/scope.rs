@@ -348,6 +348,13 @@ impl Scope {
         self.0.iter().map(Permission::audience).collect()
     }
 
+    /// What it permits of one audience. None if that is nothing.
+    #[must_use]
+    pub fn part_of(&self, audience: &AudienceName) -> Option<Self> {
+        let part: Arc<[Permission]> = self.0.iter().filter(|it| it.audience == *audience).cloned().collect();
+        (!part.is_empty()).then_some(Self(part))
+    }
+
     /// Whether every permission of this scope lies in one permission of `other`.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {

@@ -1,4 +1,4 @@
-//! The SPIFFE ID and the serial number of a task's X.509-SVID: written and read here alone, so that neither drifts
+//! The SPIFFE ID of a task's SVIDs and the serial number of those in X.509: written and read here alone, so that neither drifts
 //! from the other.
 //!
 //! `spiffe://{own trust domain}/agent/{agent's trust domain}{agent's path}/task/{root}/…/{task}`, with one segment for

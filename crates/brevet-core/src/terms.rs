@@ -24,6 +24,9 @@ pub enum Profile {
     TaskToken,
     /// An X.509-SVID for the task's own SPIFFE ID, over the task's holder key: an identity, which permits nothing.
     X509Svid,
+    /// A JWT-SVID for the task's own SPIFFE ID and one audience: an identity, which a verifier that knows no more than
+    /// the SPIFFE standards takes from whoever bears it.
+    JwtSvid,
 }
 
 impl Profile {
@@ -33,6 +36,7 @@ impl Profile {
         match self {
             Self::TaskToken => "task_token",
             Self::X509Svid => "x509_svid",
+            Self::JwtSvid => "jwt_svid",
         }
     }
 }
@@ -46,7 +50,7 @@ impl fmt::Display for Profile {
 /// Everything that will be signed, but for the revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
-    /// The lease: its last part is the token's `jti`.
+    /// The lease: its last part is the `jti` of a token or a JWT-SVID.
     pub id: LeaseId,
     /// The key that will sign.
     pub key_id: KeyId,
@@ -69,6 +73,7 @@ impl Terms {
         match self.content {
             Content::TaskToken(_) => Profile::TaskToken,
             Content::X509Svid(_) => Profile::X509Svid,
+            Content::JwtSvid(_) => Profile::JwtSvid,
         }
     }
 
@@ -77,6 +82,7 @@ impl Terms {
     pub const fn audience(&self) -> Option<&AudienceName> {
         match &self.content {
             Content::TaskToken(token) => Some(&token.audience),
+            Content::JwtSvid(svid) => Some(&svid.audience),
             Content::X509Svid(_) => None,
         }
     }
@@ -86,7 +92,18 @@ impl Terms {
     pub const fn scope(&self) -> Option<&Scope> {
         match &self.content {
             Content::TaskToken(token) => Some(&token.scope),
-            Content::X509Svid(_) => None,
+            Content::X509Svid(_) | Content::JwtSvid(_) => None,
+        }
+    }
+
+    /// Whether it reaches no further than the scope of its task. An identity for an audience is for one that the task
+    /// may do something at.
+    #[must_use]
+    pub fn is_within(&self, task: &Scope) -> bool {
+        match &self.content {
+            Content::TaskToken(token) => token.scope.is_within(task),
+            Content::X509Svid(_) => true,
+            Content::JwtSvid(svid) => task.audiences().contains(&svid.audience),
         }
     }
 }
@@ -99,6 +116,8 @@ pub enum Content {
     TaskToken(TaskToken),
     /// The subject of an X.509-SVID.
     X509Svid(X509Svid),
+    /// The subject of a JWT-SVID, and for whom it is.
+    JwtSvid(JwtSvid),
 }
 
 /// What an X.509-SVID says that the common terms don't. Its serial number is the lease's own part of its id.
@@ -109,6 +128,20 @@ pub struct X509Svid {
     pub spiffe_id: SpiffeId,
     /// The public half of the holder key, whose thumbprint is [`Terms::holder`].
     pub public_key: PublicKey,
+}
+
+/// The claims of a JWT-SVID that the common terms don't hold. It says nothing of policies or permissions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JwtSvid {
+    /// `sub`: the SPIFFE ID that an X.509-SVID of the same task has.
+    pub spiffe_id: SpiffeId,
+    /// `aud`: exactly one.
+    pub audience: AudienceName,
+    /// `cnf.x5t#S256`, where a certificate of the holder key was named (RFC 8705 §3.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateDigest>,
+    /// `task`: the ids from the root task to this one.
+    pub path: Vec<Id>,
 }
 
 /// The claims of a task token that the common terms don't hold.

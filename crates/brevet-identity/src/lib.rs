@@ -7,8 +7,8 @@
 //! * [`trust`] holds the trust bundles, [`x509_svid`] judges certificate chains by them, and [`tls`] makes the
 //!   configurations under which such chains are presented.
 //! * [`csr`] takes the key out of a certification request, and nothing else.
-//! * [`jws`] reads signed tokens strictly. [`task_token`], [`dpop`], [`jwt_svid`] and [`oidc`] are the profiles of it;
-//!   the last two share [`bearer`], and [`caller_token`] says which of them a caller's token is.
+//! * [`jws`] reads signed tokens strictly. [`task_token`], [`task_jwt_svid`], [`dpop`], [`jwt_svid`] and [`oidc`] are the
+//!   profiles of it; the last two share [`bearer`], and [`caller_token`] says which of them a caller's token is.
 //! * [`key`] names public keys, [`jwk`] says what they are for, [`jwk_set`] finds them, and [`json`] reads the JSON that all of these are made of.
 //!
 //! Resource servers reuse this crate to judge task tokens exactly as the broker would.
@@ -26,6 +26,7 @@ pub mod jws;
 pub mod jwt_svid;
 pub mod key;
 pub mod oidc;
+pub mod task_jwt_svid;
 pub mod task_token;
 pub mod tls;
 pub mod trust;

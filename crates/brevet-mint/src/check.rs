@@ -3,6 +3,7 @@
 //! Nothing here is shared with the code that wrote it, but for how keys are named. So an error in writing gives no
 //! credential instead of a wrong one. Signatures are not verified here; that would cost more than the whole mint.
 
+pub(crate) mod jwt_svid;
 pub(crate) mod svid;
 pub(crate) mod token;
 

@@ -10,7 +10,7 @@ use brevet_core::public_key::PublicKey;
 use brevet_core::scope::{Constraint, Permission, Scope, Value};
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::task_svid::TaskSvidId;
-use brevet_core::terms::{Content, TaskToken, Terms, X509Svid};
+use brevet_core::terms::{Content, JwtSvid, TaskToken, Terms, X509Svid};
 use brevet_core::time::Timestamp;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -101,6 +101,23 @@ pub(crate) fn svid_terms(key_id: &KeyId) -> Terms {
 
 pub(crate) fn svid_of(terms: &mut Terms) -> &mut X509Svid {
     let Content::X509Svid(svid) = &mut terms.content else { panic!("a token") };
+    svid
+}
+
+/// The terms of a JWT-SVID for the same task, with every optional part.
+pub(crate) fn jwt_svid_terms(key_id: &KeyId) -> Terms {
+    let path = vec![id(1), id(2)];
+    let content = JwtSvid {
+        spiffe_id: TaskSvidId::write(&spiffe_id("agent/b"), &path, &own()).unwrap(),
+        audience: AudienceName::parse("https://legacy.example").unwrap(),
+        certificate: Some(CertificateDigest::from_bytes([6; 32])),
+        path,
+    };
+    Terms { content: Content::JwtSvid(content), ..terms(key_id) }
+}
+
+pub(crate) fn jwt_svid_of(terms: &mut Terms) -> &mut JwtSvid {
+    let Content::JwtSvid(svid) = &mut terms.content else { panic!("of another form") };
     svid
 }
 
@@ -207,6 +224,16 @@ prop_compose! {
         terms.holder = thumbprint(&public_key);
         let spiffe_id = TaskSvidId::write(&agent, &path, &own()).unwrap();
         terms.content = Content::X509Svid(X509Svid { spiffe_id, public_key });
+        terms
+    }
+}
+
+prop_compose! {
+    /// Terms of every JWT-SVID that a planner could draw up.
+    pub(crate) fn any_jwt_svid_terms()(mut terms in any_terms(), agent in any_spiffe_id()) -> Terms {
+        let TaskToken { audience, certificate, path, .. } = token_of(&mut terms).clone();
+        let spiffe_id = TaskSvidId::write(&agent, &path, &own()).unwrap();
+        terms.content = Content::JwtSvid(JwtSvid { spiffe_id, audience, certificate, path });
         terms
     }
 }

@@ -36,6 +36,10 @@ const P384_PREFIX: &[u8] = &[
 #[derive(Debug)]
 pub enum TaskTokens {}
 
+/// A key that signs JWT-SVIDs; only a [`crate::signer::Signer`] uses it.
+#[derive(Debug)]
+pub enum JwtSvids {}
+
 /// A key that signs checkpoints of the audit log.
 #[derive(Debug)]
 pub enum Checkpoints {}

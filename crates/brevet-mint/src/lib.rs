@@ -18,5 +18,6 @@ mod check;
 #[cfg(test)]
 mod fixture;
 mod jwt;
+mod jwt_svid;
 mod pem;
 mod svid;

@@ -15,7 +15,7 @@ use brevet_core::proof::{Permit, Plan};
 use brevet_core::request::{CredentialFacts, FormFacts, TaskFacts};
 use brevet_core::spiffe_id::TrustDomain;
 use brevet_core::task_svid::{InvalidTaskSvidId, TaskSvidId};
-use brevet_core::terms::{Content, TaskToken, Terms, X509Svid};
+use brevet_core::terms::{Content, JwtSvid, TaskToken, Terms, X509Svid};
 use brevet_core::time::{Now, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
@@ -84,7 +84,7 @@ pub struct Draft {
     /// For a token: whether the audience is registered as understanding `act`, so that a delegator may be named as
     /// subject.
     pub understands_act: bool,
-    /// For a token: the certificate of the holder key, where one was named.
+    /// For a token or a JWT-SVID: the certificate of the holder key, where one was named.
     pub certificate: Option<CertificateDigest>,
 }
 
@@ -93,6 +93,7 @@ pub struct Draft {
 pub struct Planner {
     issuer: String,
     token_key: KeyId,
+    jwt_svid_key: KeyId,
     authority: Authority,
     lifetime_max: Duration,
     /// The keys that the broker itself signs with. None of them is certified for a holder.
@@ -108,17 +109,24 @@ struct Authority {
 }
 
 impl Planner {
-    /// A planner for tokens of `issuer`, signed by the key `token_key`, and for X.509-SVIDs of `authority`. Neither
-    /// lives longer than `lifetime_max`.
+    /// A planner for tokens of `issuer`, signed by the key `token_key`, and for SVIDs of the trust domain of
+    /// `authority`, which signs those in X.509 as the key `jwt_svid_key` signs the others. None lives longer than
+    /// `lifetime_max`.
     #[must_use]
-    pub fn new(issuer: String, token_key: KeyId, authority: &CaKey, lifetime_max: Duration) -> Self {
+    pub fn new(
+        issuer: String,
+        token_key: KeyId,
+        jwt_svid_key: KeyId,
+        authority: &CaKey,
+        lifetime_max: Duration,
+    ) -> Self {
         let authority = Authority {
             key_id: authority.key_id().clone(),
             trust_domain: authority.trust_domain().clone(),
             end: authority.end(),
         };
-        let own_keys = vec![token_key.clone(), authority.key_id.clone()];
-        Self { issuer, token_key, authority, lifetime_max, own_keys }
+        let own_keys = vec![token_key.clone(), jwt_svid_key.clone(), authority.key_id.clone()];
+        Self { issuer, token_key, jwt_svid_key, authority, lifetime_max, own_keys }
     }
 
     /// The same planner, told of further keys that the broker signs with.
@@ -152,6 +160,7 @@ impl Planner {
         let (key_id, form_lifetime_max) = match &credential.form {
             FormFacts::TaskToken { enforcement, .. } => (&self.token_key, enforcement.lifetime_max()),
             FormFacts::X509Svid { .. } => (&self.authority.key_id, Some(self.authority.end.since(issued_at))),
+            FormFacts::JwtSvid { enforcement, .. } => (&self.jwt_svid_key, enforcement.lifetime_max()),
         };
         let lifetime = [permit.lifetime_max(), form_lifetime_max]
             .into_iter()
@@ -219,6 +228,16 @@ impl Planner {
                 }
                 let spiffe_id = TaskSvidId::write(&task.agent, &draft.path, trust_domain)?;
                 Ok(Content::X509Svid(X509Svid { spiffe_id, public_key: public_key.clone() }))
+            }
+            // It permits nothing either, and is for one audience.
+            FormFacts::JwtSvid { audience, .. } => {
+                let spiffe_id = TaskSvidId::write(&task.agent, &draft.path, &self.authority.trust_domain)?;
+                Ok(Content::JwtSvid(JwtSvid {
+                    spiffe_id,
+                    audience: audience.clone(),
+                    certificate: draft.certificate,
+                    path: draft.path,
+                }))
             }
         }
     }

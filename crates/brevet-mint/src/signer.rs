@@ -13,14 +13,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::name::KeyId;
 use brevet_core::proof::Recorded;
 use brevet_core::task_svid::TaskSvidId;
-use brevet_core::terms::{Content, Profile, TaskToken, Terms, X509Svid};
+use brevet_core::terms::{Content, JwtSvid, Profile, TaskToken, Terms, X509Svid};
 use ring::rand::SystemRandom;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::ca::CaKey;
-use crate::key::{Point, SigningKey, TaskTokens};
-use crate::{check, jwt, svid};
+use crate::key::{JwtSvids, Point, SigningKey, TaskTokens};
+use crate::{check, jwt, jwt_svid, svid};
 
 /// The longest life that is ever signed, whatever policy and configuration say.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
@@ -88,6 +88,8 @@ pub enum Product {
     TaskToken(Zeroizing<String>),
     /// Certificates in DER, the SVID first. The authority itself is in the bundle, not in the chain.
     X509Svid(Vec<Vec<u8>>),
+    /// A JWT-SVID in compact form. It is destroyed when it is dropped.
+    JwtSvid(Zeroizing<String>),
 }
 
 /// Says which form it has and nothing else.
@@ -96,6 +98,7 @@ impl fmt::Debug for Product {
         f.write_str(match self {
             Self::TaskToken(_) => "TaskToken(..)",
             Self::X509Svid(_) => "X509Svid(..)",
+            Self::JwtSvid(_) => "JwtSvid(..)",
         })
     }
 }
@@ -133,27 +136,31 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A signer in this process, with both keys in memory.
+/// A signer in this process, with a key for each form in memory.
 #[derive(Debug)]
 pub struct LocalSigner {
     key: SigningKey<TaskTokens>,
     issuer: String,
     header: String,
+    jwt_svid_key: SigningKey<JwtSvids>,
+    jwt_svid_header: String,
     authority: Arc<CaKey>,
     rng: SystemRandom,
 }
 
 impl LocalSigner {
-    /// A signer of tokens of `issuer` and of X.509-SVIDs of the authority's trust domain, and of no others.
+    /// A signer of tokens of `issuer` and of SVIDs of the authority's trust domain, and of no others.
     #[must_use]
     pub fn new(
         key: SigningKey<TaskTokens>,
         issuer: String,
+        jwt_svid_key: SigningKey<JwtSvids>,
         authority: Arc<CaKey>,
         rng: SystemRandom,
     ) -> Self {
         let header = jwt::header(key.kid());
-        Self { key, issuer, header, authority, rng }
+        let jwt_svid_header = jwt_svid::header(jwt_svid_key.kid());
+        Self { key, issuer, header, jwt_svid_key, jwt_svid_header, authority, rng }
     }
 
     /// The public half of the tokens' key is what verifiers need.
@@ -174,6 +181,10 @@ impl LocalSigner {
                 self.admit_svid(terms, svid)?;
                 Product::X509Svid(vec![self.certificate(&recorded, svid)?])
             }
+            Content::JwtSvid(svid) => {
+                self.admit_jwt_svid(svid)?;
+                Product::JwtSvid(self.jwt_svid(&recorded, svid)?)
+            }
         };
         Ok(Credential { recorded, product })
     }
@@ -193,6 +204,18 @@ impl LocalSigner {
         check::svid::product(&certificate, recorded, &self.authority)
             .map_err(|field| SignError::ProductMismatch { field })?;
         Ok(certificate)
+    }
+
+    fn jwt_svid(&self, recorded: &Recorded, svid: &JwtSvid) -> Result<Zeroizing<String>, SignError> {
+        let mut text = jwt_svid::signing_input(&self.jwt_svid_header, recorded.terms(), svid)
+            .map_err(|_| SignError::Encoding)?;
+        let signature =
+            self.jwt_svid_key.signature(text.as_bytes(), &self.rng).map_err(|_| SignError::Signature)?;
+        text.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut text);
+        check::jwt_svid::product(&text, recorded, self.authority.trust_domain())
+            .map_err(|field| SignError::ProductMismatch { field })?;
+        Ok(text)
     }
 
     /// The second wall: what this signer would not sign even if the journal holds it, whatever the form.
@@ -226,6 +249,10 @@ impl LocalSigner {
         Ok(())
     }
 
+    fn admit_jwt_svid(&self, svid: &JwtSvid) -> Result<(), SignError> {
+        TaskSvidId::parse(&svid.spiffe_id, self.authority.trust_domain()).map(drop).ok_or(SignError::SpiffeId)
+    }
+
     fn admit_svid(&self, terms: &Terms, svid: &X509Svid) -> Result<(), SignError> {
         if terms.end > self.authority.end() {
             return Err(SignError::Lifetime);
@@ -234,7 +261,8 @@ impl LocalSigner {
             return Err(SignError::SpiffeId);
         }
         let (point, _) = Point::of_spki(svid.public_key.as_der()).ok_or(SignError::HolderKey)?;
-        if [self.authority.thumbprint(), self.key.thumbprint()].contains(&point.thumbprint()) {
+        let own = [self.authority.thumbprint(), self.key.thumbprint(), self.jwt_svid_key.thumbprint()];
+        if own.contains(&point.thumbprint()) {
             return Err(SignError::HolderKey);
         }
         if terms.id.key.0.as_bytes().iter().all(|byte| *byte == 0) {
@@ -249,6 +277,7 @@ impl Signer for LocalSigner {
         match profile {
             Profile::TaskToken => self.key.kid(),
             Profile::X509Svid => self.authority.key_id(),
+            Profile::JwtSvid => self.jwt_svid_key.kid(),
         }
     }
 

@@ -10,6 +10,7 @@ use brevet_core::fact::DenialCause;
 use brevet_core::proof::{Evidence, Permit};
 use brevet_core::request::{Obligations, Request};
 use brevet_core::sabotage;
+use brevet_core::terms::Profile;
 use cedar_policy::Effect;
 use cedar_policy_core::ast::{Literal, Value, ValueKind};
 use cedar_policy_core::evaluator::Evaluator;
@@ -164,9 +165,14 @@ impl<'a> Question<'a> {
 
     /// What the answer comes to.
     fn verdict(&self) -> Verdict {
-        let Some(answer) = self.answer() else {
+        let Some(mut answer) = self.answer() else {
             return Verdict::denied(DenialCause::EvaluationError, &[]);
         };
+        // A verifier may take a JWT-SVID from whoever bears it. So it is permitted by policies that name the form, and
+        // never by one that was written for what has a holder.
+        if self.facts.form() == Some(Profile::JwtSvid) && !sabotage::on("jwt_svids_need_no_name") {
+            answer.permits.retain(|policy| policy.names_jwt_svids);
+        }
         if !answer.errors.is_empty() && !sabotage::on("failing_policies_are_skipped") {
             Verdict::denied(DenialCause::EvaluationError, &answer.errors)
         } else if !answer.forbids.is_empty() {

@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use brevet_core::request::Operation;
 use brevet_core::sabotage;
+use brevet_core::terms::Profile;
 use cedar_policy::{
     ActionConstraint, Effect, EntityTypeName, EntityUid, Policy, PrincipalConstraint, ResourceConstraint,
 };
-use cedar_policy_core::ast::{self, Expr};
+use cedar_policy_core::ast::{self, Expr, ExprKind, Literal};
 
 use crate::LoadError;
 use crate::condition::Quick;
@@ -33,6 +34,8 @@ pub(crate) struct Candidate {
     pub(crate) condition: Option<Expr>,
     /// The same, written again.
     pub(crate) quick: Option<Quick>,
+    /// Whether its condition names JWT-SVIDs.
+    pub(crate) names_jwt_svids: bool,
     pub(crate) provenance: Provenance,
 }
 
@@ -162,17 +165,27 @@ impl Entry {
         let provenance = provenance.ok_or_else(|| LoadError::Engine(format!("{id} has no place")))?;
         let condition = AsRef::<ast::Policy>::as_ref(policy).non_scope_constraints().cloned();
         let quick = condition.as_ref().and_then(Quick::of);
+        let names_jwt_svids = condition.as_ref().is_some_and(|it| names(it, Profile::JwtSvid));
+        let candidate =
+            Candidate { id, effect: policy.effect(), condition, quick, names_jwt_svids, provenance };
         Ok(Self {
             action: policy.action_constraint(),
             principal: policy.principal_constraint().into(),
             resource: policy.resource_constraint().into(),
-            candidate: Arc::new(Candidate { id, effect: policy.effect(), condition, quick, provenance }),
+            candidate: Arc::new(candidate),
         })
     }
 }
 
 fn engine(error: impl Display) -> LoadError {
     LoadError::Engine(error.to_string())
+}
+
+/// Whether a form of credential is named in a condition, as `"task_token"`.
+fn names(condition: &Expr, form: Profile) -> bool {
+    condition
+        .subexpressions()
+        .any(|part| matches!(part.expr_kind(), ExprKind::Lit(Literal::String(text)) if text == form.as_str()))
 }
 
 fn names_action(constraint: &ActionConstraint, action: &EntityUid) -> bool {

@@ -77,6 +77,14 @@ pub(crate) fn issue_svid() -> Request {
     request(caller(AGENT, Role::Agent), ask)
 }
 
+/// The agent of that task asks for a JWT-SVID for an audience.
+pub(crate) fn issue_jwt_svid(audience: &str, enforcement: Enforcement, sensitivity: Sensitivity) -> Request {
+    let name = AudienceName::parse(audience).unwrap();
+    let form = FormFacts::JwtSvid { audience: name, enforcement, sensitivity };
+    let ask = Ask::IssueCredential { context: context(audience), credential: credential(form) };
+    request(caller(AGENT, Role::Agent), ask)
+}
+
 /// The same as a renewal.
 pub(crate) fn renewal(mut request: Request) -> Request {
     request.ask = match request.ask {
@@ -108,10 +116,12 @@ pub(crate) const CALLS: [OperatorCall; 6] = [
     OperatorCall::ListEvents,
 ];
 
-/// One request of each action, and of each type of resource that it has.
+/// One request of each action, and of each type of resource and form of credential that it has.
 pub(crate) fn one_of_each() -> Vec<Request> {
-    let mut requests = vec![create_task(), delegate_task(), issue_credential(), issue_svid()];
-    requests.extend([renewal(issue_credential()), renewal(issue_svid())]);
+    let jwt_svid = || issue_jwt_svid("files", Enforcement::Lease, Sensitivity::Moderate);
+    let credentials = || [issue_credential(), issue_svid(), jwt_svid()];
+    let mut requests = vec![create_task(), delegate_task()];
+    requests.extend(credentials().into_iter().chain(credentials().map(renewal)));
     requests.extend(CALLS.map(|call| operate(call, Role::Stopper)));
     requests
 }

@@ -17,6 +17,7 @@ use brevet_core::request::{
 use brevet_core::sabotage;
 use brevet_core::scope::Permission;
 use brevet_core::spiffe_id::SpiffeId;
+use brevet_core::terms::Profile;
 use brevet_core::time::Timestamp;
 use cedar_policy::Schema;
 use cedar_policy_core::ast::{
@@ -105,7 +106,9 @@ impl<'a> Facts<'a> {
             }
             Ask::IssueCredential { credential, .. } | Ask::RenewCredential { credential, .. } => {
                 match &credential.form {
-                    FormFacts::TaskToken { audience, .. } => (Kind::Audience, audience.as_str()),
+                    FormFacts::TaskToken { audience, .. } | FormFacts::JwtSvid { audience, .. } => {
+                        (Kind::Audience, audience.as_str())
+                    }
                     FormFacts::X509Svid { trust_domain, .. } => (Kind::TrustDomain, trust_domain.as_str()),
                 }
             }
@@ -131,11 +134,13 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// Everything that conditions of these words can tell requests apart by, as bytes: equal for requests that they
+    /// Everything that a verdict can depend on where conditions read these words, as bytes: equal for requests that it
     /// cannot tell apart and for no others.
     pub(crate) fn key(&self, words: Words) -> Vec<u8> {
         let mut key = Key(Vec::with_capacity(KEY_CAPACITY));
-        key.0.extend([self.operation as u8, self.resource.0 as u8]);
+        // INVARIANT: the form is part of it even where no condition reads it: which permits count depends on it.
+        let form = self.form().map_or(u8::MAX, |form| form as u8);
+        key.0.extend([self.operation as u8, self.resource.0 as u8, form]);
         key.text(self.caller.spiffe_id.as_str());
         key.text(self.resource.1);
         if !sabotage::on("verdicts_forget_words") {
@@ -144,9 +149,15 @@ impl<'a> Facts<'a> {
         key.0
     }
 
-    fn task_token(&self) -> Option<(Sensitivity, &'static str)> {
+    /// The form of the credential that is asked for.
+    pub(crate) fn form(&self) -> Option<Profile> {
+        self.credential.map(CredentialFacts::profile)
+    }
+
+    fn audience(&self) -> Option<(Sensitivity, &'static str)> {
         match &self.credential?.form {
-            FormFacts::TaskToken { sensitivity, enforcement, .. } => {
+            FormFacts::TaskToken { sensitivity, enforcement, .. }
+            | FormFacts::JwtSvid { sensitivity, enforcement, .. } => {
                 Some((*sensitivity, enforcement.as_str()))
             }
             FormFacts::X509Svid { .. } => None,
@@ -156,7 +167,7 @@ impl<'a> Facts<'a> {
     fn permissions(&self) -> Option<&'a [Permission]> {
         match &self.credential?.form {
             FormFacts::TaskToken { scope, .. } => Some(scope.permissions()),
-            FormFacts::X509Svid { .. } => Some(&[]),
+            FormFacts::X509Svid { .. } | FormFacts::JwtSvid { .. } => Some(&[]),
         }
     }
 
@@ -198,9 +209,9 @@ const WORDS: &[Word] = &[
     ("resource.path", |f| Some(Said::Text(f.delegate()?.0.path()))),
     ("resource.tenant", |f| Some(Said::Text(f.delegate()?.1.tenant.as_str()))),
     ("resource.roles", |f| Some(roles(&f.delegate()?.1.roles))),
-    ("resource.sensitivity.level", |f| Some(Said::Number(f.task_token()?.0.level()))),
-    ("resource.sensitivity.name", |f| Some(Said::Text(f.task_token()?.0.as_str()))),
-    ("resource.enforcement", |f| Some(Said::Text(f.task_token()?.1))),
+    ("resource.sensitivity.level", |f| Some(Said::Number(f.audience()?.0.level()))),
+    ("resource.sensitivity.name", |f| Some(Said::Text(f.audience()?.0.as_str()))),
+    ("resource.enforcement", |f| Some(Said::Text(f.audience()?.1))),
     ("resource.name", |f| (f.resource.0 == Kind::Tenant).then(|| Said::Text(f.resource.1))),
     ("context.caller.verified", |f| Some(Said::Text(f.caller.verified.as_str()))),
     ("context.caller.verified_age_seconds", |f| Some(long(f.caller.verified_age_seconds))),

@@ -3,6 +3,7 @@
 use brevet_api::v1;
 use brevet_core::id::{LeaseId, TaskId};
 use brevet_core::name::AudienceName;
+use brevet_core::task_svid::TaskSvidId;
 use brevet_core::terms::{Content, Profile, Terms};
 use brevet_identity::csr::ProvenKey;
 use brevet_mint::signer::Product;
@@ -32,6 +33,10 @@ pub(in crate::grpc) fn credential_ask(
                 ignored_attributes: key.ignored_attributes(),
             }
         }
+        (Ok(v1::Profile::JwtSvid), None) => jwt_svid(request)?,
+        (Ok(v1::Profile::JwtSvid), Some(_)) => {
+            return Err(Refusal::invalid("csr", "a JWT-SVID has none"));
+        }
         (Ok(v1::Profile::X509Svid), None) => return Err(Refusal::invalid("csr", "is required")),
         (Ok(v1::Profile::Unspecified) | Err(_), _) => {
             return Err(Refusal::invalid("profile", "not a known profile"));
@@ -60,6 +65,15 @@ fn task_token(request: &v1::IssueCredentialRequest) -> Parsed<Wanted> {
     Ok(Wanted::TaskToken { audience, scope })
 }
 
+fn jwt_svid(request: &v1::IssueCredentialRequest) -> Parsed<Wanted> {
+    let audience =
+        AudienceName::parse(&request.audience).map_err(|error| Refusal::invalid("audience", error))?;
+    if !request.scope.is_empty() {
+        return Err(Refusal::invalid("scope", "a JWT-SVID has none"));
+    }
+    Ok(Wanted::JwtSvid { audience })
+}
+
 pub(in crate::grpc) fn renewal_ask(request: &v1::RenewCredentialRequest) -> Parsed<CredentialAsk> {
     let LeaseId { task, key } = lease_name("lease", &request.lease)?;
     let scope = scope(&request.scope)?;
@@ -86,12 +100,16 @@ pub(in crate::grpc) fn credential(Issued(credential): Issued) -> v1::Credential 
         revision: recorded.revision().0,
         ..v1::Credential::default()
     };
-    if let Content::X509Svid(svid) = &terms.content {
-        wire.spiffe_id = svid.spiffe_id.to_string();
-    }
+    wire.spiffe_id = match &terms.content {
+        Content::TaskToken(_) => String::new(),
+        Content::X509Svid(svid) => svid.spiffe_id.to_string(),
+        Content::JwtSvid(svid) => svid.spiffe_id.to_string(),
+    };
     match credential.into_product() {
         // It is moved out, so that there is one of it.
-        Product::TaskToken(mut token) => wire.token = std::mem::take(&mut *token),
+        Product::TaskToken(mut token) | Product::JwtSvid(mut token) => {
+            wire.token = std::mem::take(&mut *token)
+        }
         Product::X509Svid(chain) => wire.certificate_chain = chain,
     }
     wire
@@ -101,6 +119,7 @@ pub(in crate::grpc) const fn profile(profile: Profile) -> v1::Profile {
     match profile {
         Profile::TaskToken => v1::Profile::TaskToken,
         Profile::X509Svid => v1::Profile::X509Svid,
+        Profile::JwtSvid => v1::Profile::JwtSvid,
     }
 }
 
@@ -115,6 +134,9 @@ pub(in crate::grpc) fn introspection(introspection: &Introspection) -> v1::Intro
 fn active(terms: &Terms, revision: u64) -> v1::IntrospectCredentialResponse {
     let agent = match &terms.content {
         Content::TaskToken(token) => token.actors.first().map(ToString::to_string).unwrap_or_default(),
+        Content::JwtSvid(svid) => TaskSvidId::parse(&svid.spiffe_id, &svid.spiffe_id.trust_domain())
+            .map(|named| named.agent().to_string())
+            .unwrap_or_default(),
         Content::X509Svid(_) => String::new(),
     };
     v1::IntrospectCredentialResponse {

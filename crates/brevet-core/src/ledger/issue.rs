@@ -54,7 +54,7 @@ impl Ledger {
         {
             return Err(IssueRefusal::NoTime);
         }
-        if terms.scope().is_some_and(|scope| !scope.is_within(&task.opened.scope)) {
+        if !terms.is_within(&task.opened.scope) {
             return Err(IssueRefusal::Widens);
         }
         if let Some(key) = renews {
@@ -111,9 +111,10 @@ impl Ledger {
         let same_for = match (&terms.content, &before.content) {
             (Content::TaskToken(token), Content::TaskToken(before)) => token.audience == before.audience,
             (Content::X509Svid(svid), Content::X509Svid(before)) => svid.spiffe_id == before.spiffe_id,
-            (Content::TaskToken(_), Content::X509Svid(_)) | (Content::X509Svid(_), Content::TaskToken(_)) => {
-                false
+            (Content::JwtSvid(svid), Content::JwtSvid(before)) => {
+                svid.audience == before.audience && svid.spiffe_id == before.spiffe_id
             }
+            (Content::TaskToken(_) | Content::X509Svid(_) | Content::JwtSvid(_), _) => false,
         };
         let same = same_for && terms.holder == before.holder;
         if within && same { Ok(()) } else { Err(IssueRefusal::Widens) }
@@ -237,8 +238,10 @@ fn renewed_by(permit: &Permit, terms: &Terms) -> Result<Option<LeaseKey>, IssueR
             (FormFacts::X509Svid { public_key, .. }, Content::X509Svid(svid)) => {
                 *public_key == svid.public_key
             }
-            (FormFacts::TaskToken { .. }, Content::X509Svid(_))
-            | (FormFacts::X509Svid { .. }, Content::TaskToken(_)) => false,
+            (FormFacts::JwtSvid { audience, .. }, Content::JwtSvid(svid)) => *audience == svid.audience,
+            (FormFacts::TaskToken { .. } | FormFacts::X509Svid { .. } | FormFacts::JwtSvid { .. }, _) => {
+                false
+            }
         };
         same && context.task.id == terms.id.task && credential.holder == terms.holder
     });

@@ -135,6 +135,23 @@ fn a_lock_on_a_resource_stops_leases_that_overlap_it() {
     }
 }
 
+/// Nobody here knows what its audience lets the bearer of one do.
+#[test]
+fn a_lock_on_a_tool_or_a_resource_stops_every_identity_that_could_reach_it() {
+    let for_x = jwt_svid(terms(root(1), 9), "x");
+    let stops = |selector: &Selector| selector.stops_terms(&for_x);
+    let resource =
+        |name: &str| Selector::Resource { audience: audience(name), resource: "q".parse().unwrap() };
+    assert!(stops(&Selector::Tool(action("write"))) && stops(&resource("x")));
+    assert!(!stops(&resource("y")));
+    assert!(stops(&Selector::Audience(audience("x"))) && !stops(&Selector::Audience(audience("y"))));
+    // An X.509-SVID is for no audience, and none takes it for more than a name.
+    let identity = svid(terms(root(1), 9));
+    for selector in [Selector::Tool(action("write")), resource("x"), Selector::Audience(audience("x"))] {
+        assert!(!selector.stops_terms(&identity), "{selector:?}");
+    }
+}
+
 #[test]
 fn a_lock_on_an_audience_stops_leases_for_it() {
     let lock = Selector::Audience(audience("https://x.example"));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::digest::{BearerDigest, Thumbprint};
+use crate::digest::{BearerDigest, CertificateDigest, Thumbprint};
 use crate::fact::{
     BearerBound, ConfigurationPart, DenialCause, DenialClass, DeniedOperation, Holder, LeaseOutcome, Outcome,
     ReasonCode,
@@ -26,6 +26,13 @@ fn full_envelope() -> Envelope {
 
 fn terms_of(key: u128) -> Terms {
     terms(root(1), key)
+}
+
+fn bound_jwt_svid() -> Terms {
+    let mut terms = jwt_svid(terms_of(12), "x");
+    let Content::JwtSvid(svid) = &mut terms.content else { panic!() };
+    svid.certificate = Some(CertificateDigest::of(&[b"certificate"]));
+    terms
 }
 
 /// Every variant of a fact; the texts that have no grammar are `text`.
@@ -88,6 +95,8 @@ fn every_fact(text: &str) -> Vec<Fact> {
         Fact::LockLifted { lock: lock_id(7), proposer: None, confirmers: Vec::new() },
         Fact::LockLifted { lock: lock_id(7), proposer: Some(person("ann")), confirmers: vec![person("bob")] },
         Fact::LeaseIssued { terms: svid(terms_of(10)).into(), body: body(1), renews: Some(lease_key(9)) },
+        Fact::LeaseIssued { terms: jwt_svid(terms_of(11), "x").into(), body: body(1), renews: None },
+        Fact::LeaseIssued { terms: bound_jwt_svid().into(), body: body(1), renews: Some(lease_key(11)) },
         Fact::LockSwept { lock: lock_id(7), tasks: 2, leases: u64::MAX },
         Fact::RootSocketUsed { uid: 0, method: text.to_owned() },
         Fact::TaskEnded { task: root(1), outcome: Outcome::Revoked, reason: reason(), since: Some(at(9)) },
@@ -223,7 +232,7 @@ fn a_record_of_a_later_version_is_called_newer_and_garbage_malformed() {
 /// else, makes every journal unreadable.
 #[test]
 fn records_of_format_1_stay_readable() {
-    let golden: [&str; 14] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
+    let golden: [&str; 15] = include_str!("format_1.jsonl").lines().collect::<Vec<_>>().try_into().unwrap();
     let [lock_created, task_opened, lease_issued, later @ ..] =
         golden.map(|text| decode(text.as_bytes()).unwrap());
 
@@ -272,6 +281,7 @@ fn records_of_format_1_stay_readable() {
             part: ConfigurationPart::Trust,
             reason: ReasonCode::of("key_unacceptable"),
         },
+        Fact::LeaseIssued { terms: bound_jwt_svid().into(), body: body(1), renews: None },
     ];
     assert_eq!(later.map(|record| record.fact), facts);
 

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::fixture::{ISSUER, authority, id, scope, spiffe_id};
 
+mod jwt_svid;
 mod svid;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_999);
@@ -80,7 +81,12 @@ fn draft() -> Draft {
 }
 
 fn planner(lifetime_max: Duration) -> Planner {
-    Planner::new(ISSUER.into(), KeyId::parse("kid").unwrap(), &authority(), lifetime_max)
+    planner_under(&authority(), lifetime_max)
+}
+
+fn planner_under(authority: &CaKey, lifetime_max: Duration) -> Planner {
+    let [tokens, jwt_svids] = ["kid", "jwt-svid-kid"].map(|kid| KeyId::parse(kid).unwrap());
+    Planner::new(ISSUER.into(), tokens, jwt_svids, authority, lifetime_max)
 }
 
 fn draw(edit: impl FnOnce(&mut Request, &mut Draft)) -> Result<Plan, PlanError> {

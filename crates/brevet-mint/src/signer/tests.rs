@@ -11,13 +11,15 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fixture::{ISSUER, any_terms, authority, scope, terms, token_of};
 
+mod jwt_svid;
 mod svid;
 
 const REVISION: Revision = Revision(42);
 
 fn signer() -> LocalSigner {
     let rng = SystemRandom::new();
-    LocalSigner::new(SigningKey::ephemeral(&rng).unwrap(), ISSUER.into(), authority().into(), rng)
+    let (tokens, jwt_svids) = (SigningKey::ephemeral(&rng).unwrap(), SigningKey::ephemeral(&rng).unwrap());
+    LocalSigner::new(tokens, ISSUER.into(), jwt_svids, authority().into(), rng)
 }
 
 fn token_terms(signer: &LocalSigner) -> Terms {

@@ -11,6 +11,9 @@ use super::*;
 const FAILS: &str = "when { context.caller.verified_age_seconds * 9223372036854775807 < 0 }";
 const PERMIT: &str = "@id(\"yes\") permit (principal, action, resource);\n";
 
+const BY_NAME: &str = "@id(\"named\") permit (principal, action, resource is Brevet::Audience)
+    when { context.credential.profile == \"jwt_svid\" };\n";
+
 fn permit(policies: &Policies, request: Request) -> brevet_core::proof::Permit {
     match policies.decide(request) {
         Decision::Permit(permit) => permit,
@@ -76,8 +79,59 @@ fn p4_an_attribute_of_an_entity_that_is_not_in_the_request_denies() {
 }
 
 #[test]
+fn p4_a_jwt_svid_is_permitted_by_policies_that_name_it_and_by_no_other() {
+    let asked = || issue_jwt_svid("files", Enforcement::Lease, Sensitivity::Moderate);
+    let of_audience = "principal, action, resource == Brevet::Audience::\"files\"";
+    for condition in [
+        "",
+        "when { resource.enforcement == \"lease\" }",
+        "when { context.credential.profile != \"x509_svid\" }",
+        "when { context.credential.profile like \"jwt_*\" }",
+        "unless { context.credential.profile == \"task_token\" }",
+    ] {
+        let policies = policies(&format!("@id(\"a\") permit ({of_audience}) {condition};"));
+        // What was said of a task token that no condition tells from it is not recalled for it.
+        let task_token = || issue_for("files", Enforcement::Lease, Sensitivity::Moderate);
+        for earlier in [task_token(), renewal(task_token())] {
+            let _verdict = policies.decide(earlier);
+        }
+        for request in [asked(), renewal(asked())] {
+            let denial = denial(&policies, request);
+            assert_eq!(denial.cause, DenialCause::NoPermit, "{condition}");
+            assert_eq!(determining(&denial), [""; 0]);
+        }
+    }
+    for condition in [
+        "when { context.credential.profile == \"jwt_svid\" }",
+        "when { [\"task_token\", \"jwt_svid\"].contains(context.credential.profile) }",
+        "when { context.credential == { profile: \"jwt_svid\", lifetime_seconds: 600, actions: context.credential.actions, resources: context.credential.resources } }",
+    ] {
+        let policies = policies(&format!("@id(\"a\") permit ({of_audience}) {condition};"));
+        for request in [asked(), renewal(asked())] {
+            assert_eq!(permit(&policies, request).evidence().determining.len(), 1, "{condition}");
+        }
+    }
+    // To name it is not enough, and a policy that does not name it adds nothing: no permit, and no obligation either.
+    let only_others = policies(&format!(
+        "@id(\"a\") permit ({of_audience}) unless {{ context.credential.profile == \"jwt_svid\" }};"
+    ));
+    assert_eq!(denial(&only_others, asked()).cause, DenialCause::NoPermit);
+    let both = policies(&format!(
+        "@id(\"all\") @lifetime_seconds_max(\"60\") permit (principal, action, resource);\n{BY_NAME}"
+    ));
+    let permit = permit(&both, asked());
+    assert_eq!(permit.lifetime_max(), None);
+    let determining: Vec<&str> =
+        permit.evidence().determining.iter().map(|policy| policy.id.as_str()).collect();
+    assert_eq!(determining, ["named"]);
+    // A forbid needs no name.
+    let forbidden = policies(&format!("{BY_NAME}@id(\"no\") forbid ({of_audience});"));
+    assert_eq!(denial(&forbidden, asked()).cause, DenialCause::Forbidden);
+}
+
+#[test]
 fn p4_a_request_without_what_its_action_always_has_is_denied() {
-    let policies = policies(PERMIT);
+    let policies = policies(&format!("{PERMIT}{BY_NAME}"));
     for request in one_of_each() {
         permit(&policies, request);
     }

@@ -81,7 +81,8 @@ const DELEGATION: [&str; 4] = [
     "unless { (if context.task.depth > 1 then principal else resource).path == \"/agent/reader\" }",
     "when { [principal].contains(resource) || principal has roles }",
 ];
-const CREDENTIAL: [&str; 3] = [
+const CREDENTIAL: [&str; 4] = [
+    "when { context.credential.profile == \"jwt_svid\" && context.credential.actions.isEmpty() }",
     "when { context.credential.lifetime_seconds > 300 && context.credential.actions.contains(\"read\") }",
     "when { context.credential.profile == \"task_token\" || context.task.depth > 2 }",
     "when { !(resource is Brevet::Audience) || resource.sensitivity.level <= context.task.sensitivity_max.level }",
@@ -173,7 +174,7 @@ fn request() -> impl Strategy<Value = Request> {
                 Ask::IssueCredential { credential, .. } | Ask::RenewCredential { credential, .. } => {
                     credential.lifetime_seconds = lifetime;
                     match &mut credential.form {
-                        FormFacts::TaskToken { audience, .. } => {
+                        FormFacts::TaskToken { audience, .. } | FormFacts::JwtSvid { audience, .. } => {
                             *audience = AudienceName::parse(name).unwrap()
                         }
                         FormFacts::X509Svid { trust_domain, .. } => *trust_domain = name.parse().unwrap(),

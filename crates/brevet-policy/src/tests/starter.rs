@@ -108,6 +108,54 @@ fn a_renewal_is_decided_as_the_issue_was() {
 }
 
 #[test]
+fn no_jwt_svid_is_permitted_until_a_policy_names_it_and_the_guards_hold_for_it_too() {
+    let mut sources = sources();
+    let shipped = Policies::from_sources(&sources).unwrap();
+    let asked = |audience: &str, enforcement, sensitivity| {
+        let request = issue_jwt_svid(audience, enforcement, sensitivity);
+        [request.clone(), renewal(request)]
+    };
+    let ordinary = || asked("legacy", Enforcement::Lease, Sensitivity::Moderate);
+    let one = asked("status", Enforcement::Signature, Sensitivity::Low);
+    let other = asked("ledger", Enforcement::Action, Sensitivity::High);
+    for request in ordinary().into_iter().chain(one).chain(asked("x", Enforcement::Action, Sensitivity::Low))
+    {
+        assert_eq!(outcome(&shipped, request), denied());
+    }
+    let named = documented("jwt-svids-for-legacy").replace("https://legacy.example.org", "legacy");
+    sources.insert("jwt-svids.cedar".to_owned(), named);
+    let named = Policies::from_sources(&sources).unwrap();
+    for request in ordinary() {
+        assert_eq!(outcome(&named, request), permitted(Some(300)));
+    }
+    for request in asked("crm", Enforcement::Lease, Sensitivity::Moderate) {
+        assert_eq!(outcome(&named, request), denied(), "of another audience");
+    }
+    for (sensitivity, enforcement, guard) in [
+        (Sensitivity::High, Enforcement::Lease, "guard-agent-and-ceiling"),
+        (Sensitivity::Moderate, Enforcement::Signature, "guard-signature-only"),
+    ] {
+        for request in asked("legacy", enforcement, sensitivity) {
+            assert_eq!(outcome(&named, request), denied_by(guard));
+        }
+    }
+    assert_eq!(outcome(&named, other[0].clone()), denied_by("guard-agent-and-ceiling"));
+    let mut token = issue_for("legacy", Enforcement::Lease, Sensitivity::Moderate);
+    assert_eq!(outcome(&named, token.clone()), permitted(None), "tokens are as they were");
+    about(&mut token).task.depth = 6;
+    assert_eq!(outcome(&named, token), denied_by("guard-agent-and-ceiling"));
+}
+
+/// A policy that `docs/policy.md` shows.
+fn documented(id: &str) -> String {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/policy.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let annotation = format!("@id(\"{id}\")");
+    let block = page.split("```cedar\n").find(|block| block.starts_with(&annotation)).unwrap();
+    block.split("```").next().unwrap().to_owned()
+}
+
+#[test]
 fn an_agent_opens_no_task_and_nobody_else_draws_its_credential() {
     let shipped = Policies::from_sources(&sources()).unwrap();
     let mut opening = create_task();

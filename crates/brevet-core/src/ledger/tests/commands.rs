@@ -73,6 +73,15 @@ pub(crate) struct Wish {
     pub(crate) stale: Stale,
 }
 
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Grant {
+    /// A token for one of [`GRANTS`].
+    Token(usize),
+    X509Svid,
+    JwtSvid(&'static str),
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
     Open {
@@ -96,8 +105,7 @@ pub(crate) enum Command {
     },
     Issue {
         task: Index,
-        /// None means an X.509-SVID.
-        grant: Option<usize>,
+        grant: Grant,
         instance: u8,
         wish: Wish,
     },
@@ -106,7 +114,7 @@ pub(crate) enum Command {
         /// Another task than the lease's.
         task: Option<Index>,
         /// Other content than the lease's, as in `Issue`.
-        grant: Option<Option<usize>>,
+        grant: Option<Grant>,
         /// Another holder than the lease's.
         instance: Option<u8>,
         wish: Wish,
@@ -180,11 +188,12 @@ fn stale() -> impl Strategy<Value = Stale> {
     prop_oneof![18 => Just(Stale::Nothing), 1 => Just(Stale::Tree), 1 => Just(Stale::Control)]
 }
 
-fn grant() -> impl Strategy<Value = Option<usize>> {
+fn grant() -> impl Strategy<Value = Grant> {
     prop_oneof![
-        9 => (0..GRANTS.len() - 1).prop_map(Some),
-        1 => Just(Some(GRANTS.len() - 1)),
-        2 => Just(None),
+        9 => (0..GRANTS.len() - 1).prop_map(Grant::Token),
+        1 => Just(Grant::Token(GRANTS.len() - 1)),
+        2 => Just(Grant::X509Svid),
+        2 => select(vec!["x", "y"]).prop_map(Grant::JwtSvid),
     ]
 }
 

@@ -160,7 +160,14 @@ impl Run {
             Holder::Claim(expected) => claim == Some(expected),
         };
         let end = terms.end.millis();
-        held && terms.scope().is_none_or(|scope| is_within(scope, &row.scope))
+        let within = match &terms.content {
+            Content::TaskToken(token) => is_within(&token.scope, &row.scope),
+            Content::X509Svid(_) => true,
+            Content::JwtSvid(svid) => {
+                row.scope.permissions().iter().any(|permission| *permission.audience() == svid.audience)
+            }
+        };
+        held && within
             && end > self.judge
             && end <= self.model.deadline(task)
             && self.model.task_lives(task, self.judge)
@@ -180,6 +187,7 @@ impl Run {
                     before.audience == after.audience && is_within(&after.scope, &before.scope)
                 }
                 (Content::X509Svid(_), Content::X509Svid(_)) => true,
+                (Content::JwtSvid(before), Content::JwtSvid(after)) => before.audience == after.audience,
                 _ => false,
             };
             row.task == task

@@ -184,6 +184,17 @@ fn stops_terms(selector: &Selector, terms: &Terms) -> bool {
     let (scope, audience_is) = match &terms.content {
         Content::TaskToken(token) => (token.scope.permissions(), Some(&token.audience)),
         Content::X509Svid(_) => (&[][..], None),
+        Content::JwtSvid(svid) => {
+            let opened = match selector {
+                Selector::Tool(_) => true,
+                Selector::Resource { audience, .. } => *audience == svid.audience,
+                _ => false,
+            };
+            if opened {
+                return true;
+            }
+            (&[][..], Some(&svid.audience))
+        }
     };
     scope.iter().any(|permission| match selector {
         Selector::Tool(tool) => permission.actions().iter().any(|action| action == tool),

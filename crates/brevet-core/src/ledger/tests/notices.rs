@@ -71,7 +71,11 @@ fn an_early_ending_is_told_to_whom_it_concerns_as_long_as_it_matters() {
     system.fold(&revokes(x), PARENT, 10);
     assert_eq!(told(&system, &revokes(x), 11), [], "it was told before");
 
-    // An identity is for no audience in particular.
+    // An identity for an audience is that audience's concern.
+    let for_y = system.lease(jwt_svid(terms(below, 10), "y"), 11);
+    let of_y = notice(Ended::Lease(for_y), 100_000, audiences(&["y"]));
+    assert_eq!(told(&system, &revokes(for_y), 12), [of_y]);
+    // An X.509-SVID is for no audience in particular.
     let identity = svid(terms(below, 9));
     system.lease(identity, 11);
     let everybody = notice(Ended::Task(below), 100_000, Reach::Tenant);

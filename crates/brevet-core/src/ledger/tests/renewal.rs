@@ -40,8 +40,28 @@ fn l5_renewal_never_widens() {
     assert_eq!(renew(identity.key, renamed), Err(IssueRefusal::Widens), "another identity");
     assert_eq!(renew(identity.key, as_token.clone()), Err(IssueRefusal::Widens));
     assert_eq!(renew(token.key, as_identity), Err(IssueRefusal::Widens));
+    let for_audience = |name| jwt_svid(terms(task, 20), name);
+    for renewed in [token.key, identity.key] {
+        assert_eq!(renew(renewed, for_audience("x")), Err(IssueRefusal::Widens), "of another form");
+    }
     let outlives = Terms { end: at(100_001), ..as_token };
     assert_eq!(renew(token.key, outlives), Err(IssueRefusal::NoTime));
+}
+
+#[test]
+fn l5_an_identity_for_an_audience_is_renewed_for_that_one_alone() {
+    let (mut system, task, _) = holding();
+    let lease = system.lease(jwt_svid(Terms { end: at(40_000), ..terms(task, 10) }, "x"), 1);
+    let again = |name| jwt_svid(terms(task, 20), name);
+    let renew = |terms: Terms| system.renew(lease.key, terms, 10).map(|_| ());
+    assert_eq!(renew(again("x")), Ok(()));
+    assert!(system.issue(again("y"), 10).is_ok(), "it would be issued");
+    assert_eq!(renew(again("y")), Err(IssueRefusal::Widens));
+    assert_eq!(renew(terms_for(task, 20, &["x a/b r"])), Err(IssueRefusal::Widens));
+    let mut renamed = again("x");
+    let Content::JwtSvid(other) = &mut renamed.content else { panic!() };
+    other.spiffe_id = workload("broker/agent/td/agents/b");
+    assert_eq!(renew(renamed), Err(IssueRefusal::Widens), "another identity");
 }
 
 #[test]

@@ -455,9 +455,17 @@ fn what_is_permitted_is_what_is_issued() {
         terms_for(id, 9, &["x a/b w"]),
         terms_for(id, 9, &["y a/b r"]),
         svid(asked.clone()),
+        jwt_svid(asked.clone(), "x"),
     ] {
         assert_eq!(issue(ask(facts()), given.clone()), refused, "{given:?}");
     }
+    let for_x = jwt_svid(asked.clone(), "x");
+    assert_eq!(issue(ask_for(&for_x, None, facts()), for_x.clone()), Ok(()));
+    for other in [jwt_svid(asked.clone(), "y"), asked.clone(), svid(asked.clone())] {
+        assert_eq!(issue(ask_for(&for_x, None, facts()), other), refused);
+    }
+    let nowhere = jwt_svid(asked.clone(), "z");
+    assert_eq!(issue(ask_for(&nowhere, None, facts()), nowhere.clone()), Err(IssueRefusal::Widens));
     let identity = svid(asked.clone());
     let another = svid(Terms { holder: instance(9), ..asked.clone() });
     assert_eq!(issue(ask_for(&identity, None, facts()), identity.clone()), Ok(()));

@@ -15,7 +15,7 @@ use crate::lock::{Lock, Selector};
 use crate::name::RequestId;
 use crate::notice::{EarlyEnding, Ended, Reach};
 use crate::request::Sensitivity;
-use crate::terms::Terms;
+use crate::terms::{Profile, Terms};
 
 /// Shortly before midnight, so that trees are opened on one day and end on another.
 const BEGIN: u64 = 86_400_000 - 150;
@@ -130,7 +130,7 @@ impl Run {
             Command::Renew { lease, task, grant, instance, wish } => {
                 let Some(lease) = self.pick_lease(lease) else { return };
                 let task = task.and_then(|task| self.pick(task)).unwrap_or(self.model.leases[lease].task);
-                let mut terms = self.terms(task, grant.unwrap_or(Some(0)), &wish);
+                let mut terms = self.terms(task, grant.unwrap_or(commands::Grant::Token(0)), &wish);
                 let before = &self.model.leases[lease].terms;
                 terms.holder = instance.map_or(before.holder, super::sample::instance);
                 if grant.is_none() {
@@ -203,17 +203,22 @@ impl Run {
         }
     }
 
-    fn terms(&mut self, task: usize, grant: Option<usize>, wish: &commands::Wish) -> Terms {
+    fn terms(&mut self, task: usize, grant: commands::Grant, wish: &commands::Wish) -> Terms {
         let id = self.model.tasks[task].id;
         let key = self.name();
+        let token = if let commands::Grant::Token(token) = grant { token } else { 0 };
         let terms = Terms {
             key_id: key_id(wish.key),
             policy: policy(wish.policy),
             end: at(self.until(&wish.until, task)),
             issued_at: at(self.issue),
-            ..terms_for(id, key, commands::GRANTS[grant.unwrap_or(0)])
+            ..terms_for(id, key, commands::GRANTS[token])
         };
-        if grant.is_some() { terms } else { svid(terms) }
+        match grant {
+            commands::Grant::Token(_) => terms,
+            commands::Grant::X509Svid => svid(terms),
+            commands::Grant::JwtSvid(name) => jwt_svid(terms, name),
+        }
     }
 
     /// Records a fact of a tree, and looks at what it does to quotas and notices.
@@ -313,9 +318,9 @@ fn holder(claimed: bool) -> Holder {
     if claimed { Holder::Claim(claim(1)) } else { Holder::Key(instance(1)) }
 }
 
-/// An SVID is over its holder's key.
+/// An X.509-SVID is over its holder's key.
 fn rekeyed(terms: Terms) -> Terms {
-    if terms.scope().is_some() { terms } else { svid(terms) }
+    if terms.profile() == Profile::X509Svid { svid(terms) } else { terms }
 }
 
 /// How many leases each opener answers for in one tree.

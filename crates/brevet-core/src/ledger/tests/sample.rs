@@ -21,7 +21,7 @@ use crate::request::{
 };
 use crate::revision::{Basis, Incarnation};
 use crate::scope::{Permission, Scope};
-use crate::terms::{Content, TaskToken, Terms, X509Svid};
+use crate::terms::{Content, JwtSvid, TaskToken, Terms, X509Svid};
 
 /// Checks a property; a failure names the seed that brings it back.
 pub(crate) fn holds<S: Strategy>(
@@ -191,6 +191,14 @@ pub(crate) fn svid(terms: Terms) -> Terms {
     Terms { content: Content::X509Svid(X509Svid { spiffe_id, public_key }), ..terms }
 }
 
+/// A JWT-SVID for an audience in place of the token.
+pub(crate) fn jwt_svid(terms: Terms, name: &str) -> Terms {
+    let node = terms.id.task.node();
+    let spiffe_id = workload(&format!("broker/agent/td/agents/a/task/{node}"));
+    let svid = JwtSvid { spiffe_id, audience: audience(name), certificate: None, path: vec![node] };
+    Terms { content: Content::JwtSvid(svid), ..terms }
+}
+
 pub(crate) fn lock(number: u128, selector: Selector) -> Lock {
     Lock { id: lock_id(number), tenant: None, selector, message: "stop".into(), until: None }
 }
@@ -300,6 +308,11 @@ pub(crate) fn ask_for(terms: &Terms, renews: Option<LeaseKey>, task: TaskFacts) 
             trust_domain: "broker".parse().unwrap(),
             public_key: svid.public_key.clone(),
             ignored_attributes: false,
+        },
+        Content::JwtSvid(svid) => FormFacts::JwtSvid {
+            audience: svid.audience.clone(),
+            enforcement: Enforcement::Lease,
+            sensitivity: Sensitivity::Low,
         },
     };
     let lifetime_seconds = terms.end.since(terms.issued_at).as_secs();

@@ -30,7 +30,7 @@ fn draw_svid(edit: impl FnOnce(&mut Request, &mut Draft)) -> Result<Plan, PlanEr
 #[test]
 fn an_svid_names_the_agent_and_every_task_from_the_root_and_permits_nothing() {
     let authority = authority();
-    let planner = Planner::new(ISSUER.into(), KeyId::parse("kid").unwrap(), &authority, LIFETIME_MAX);
+    let planner = planner_under(&authority, LIFETIME_MAX);
     for request in [svid_request(), renewal(svid_request())] {
         let plan = planner.draw(permit(request, None), draft(), Now::at(NOW)).unwrap();
         let spiffe_id = format!("spiffe://broker.example/agent/td.example/agent/b/task/{}/{}", id(1), id(2));
@@ -55,11 +55,14 @@ fn an_svid_names_the_agent_and_every_task_from_the_root_and_permits_nothing() {
 fn none_of_the_brokers_own_keys_is_certified_for_a_holder() {
     let key = KeyId::parse(&thumbprint(&public_key(false, 7)).to_string()).unwrap();
     let other = || KeyId::parse("kid").unwrap();
-    let planner = |token_key| Planner::new(ISSUER.into(), token_key, &authority(), LIFETIME_MAX);
+    let jwt_svids = || KeyId::parse("jwt-svid-kid").unwrap();
+    let planner = |token_key| Planner::new(ISSUER.into(), token_key, jwt_svids(), &authority(), LIFETIME_MAX);
     let draw =
         |planner: &Planner| planner.draw(permit(svid_request(), None), draft(), Now::at(NOW)).map(|_| ());
     assert_eq!(draw(&planner(other())), Ok(()));
     assert_eq!(draw(&planner(key.clone())), Err(PlanError::HolderKey));
+    let of_jwt_svids = Planner::new(ISSUER.into(), other(), key.clone(), &authority(), LIFETIME_MAX);
+    assert_eq!(draw(&of_jwt_svids), Err(PlanError::HolderKey));
     assert_eq!(draw(&planner(other()).knowing_own_keys([other(), key])), Err(PlanError::HolderKey));
 }
 
@@ -72,7 +75,7 @@ fn l3_each_bound_of_an_svid_holds_alone() {
         credential(&mut request).lifetime_seconds = requested;
         let permit = permit(request, policy.map(Duration::from_secs));
         let lifetime_max = Duration::from_secs(configured);
-        let planner = Planner::new(ISSUER.into(), KeyId::parse("kid").unwrap(), &authority, lifetime_max);
+        let planner = planner_under(&authority, lifetime_max);
         let plan = planner.draw(permit, Draft { deadline, ..draft() }, Now::at(now));
         plan.map(|plan| plan.terms().end.since(now.floor_to_second()).as_secs())
     };

@@ -21,7 +21,7 @@ fn signed(signer: &LocalSigner, terms: Terms) -> Result<Vec<u8>, SignError> {
             let [leaf] = <[Vec<u8>; 1]>::try_from(chain).unwrap();
             Ok(leaf)
         }
-        Product::TaskToken(_) => panic!("a token"),
+        other => panic!("{other:?}"),
     }
 }
 
