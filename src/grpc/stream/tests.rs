@@ -13,7 +13,16 @@ async fn telling(sample: &Sample) -> (Telling<Watch>, Share) {
     let (watch, share) = sample.broker.watch(&caller, WatchAsk::default()).unwrap();
     let proofs = ProofMemory::new(NonZeroU32::MIN, NonZeroU32::MIN);
     let door = Door::new(Arc::clone(&sample.broker), proofs, "https://broker.example".to_owned());
-    (Telling::new(&door, (&caller, Some(sample.peer(XY_SERVER))), WATCH, STALL_MAX, watch), share)
+    (
+        Telling::new(
+            &door,
+            (&caller, Reader { peer: Some(sample.peer(XY_SERVER)), ..Reader::default() }),
+            WATCH,
+            STALL_MAX,
+            watch,
+        ),
+        share,
+    )
 }
 
 const STALL_MAX: Duration = Duration::from_secs(10);
