@@ -1,5 +1,5 @@
 //! Requests that no method gets to see: no gRPC, compressed, too large, malformed, cut off, too late, or for a method
-//! that is not there. To a known caller such an answer is a refusal like any other, with a reason and a record
+//! that is not there; and requests that are too many. To a known caller such an answer is a refusal like any other, with a reason and a record
 //! (invariant U1); a stranger learns from it nothing but that it is one.
 
 use std::sync::Arc;
@@ -15,48 +15,134 @@ use brevet_core::sabotage;
 use tonic::{Code, Status};
 
 use super::bearer::Shown;
+use super::class::{self, Class};
+use super::deadline;
 use super::door::Door;
+use super::load::{InFlight, Load, Overloaded};
 use super::peer::Peer;
+use super::rates::Rates;
 use super::status;
 use crate::broker::{Kind, Refusal};
-use crate::net::LocalPeer;
+use crate::net::{Endless, LocalPeer};
+
+/// When whoever is refused for overload is asked to try again. It is long for the daemon, which works off all that it
+/// lets in in less, and short for the caller.
+const OVERLOAD_RETRY: Duration = Duration::from_millis(250);
 
 /// What the record says where the caller's text names no method.
 const NO_METHOD: &str = "unknown";
 
-/// Answers in time, whatever the caller sends or fails to send.
-async fn within(max: Duration, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(max, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Status::deadline_exceeded("the call took too long").into_http(),
+/// What stands before every method.
+pub(super) struct Edge {
+    door: Door,
+    call_max: Duration,
+    load: Load,
+    rates: Rates,
+}
+
+impl Edge {
+    pub(super) fn new(door: Door, call_max: Duration) -> Self {
+        let limits = &door.broker.limits;
+        let load = Load::new(limits.calls_in_flight_max(), limits.issues_at_once_max());
+        let rates = Rates::new(limits.calls_of_callers(), limits.callers_remembered_max());
+        Self { door, call_max, load, rates }
+    }
+
+    /// Answers in time, in its turn, and for the methods where none of them did. What is too much is refused before
+    /// anything else is done for it.
+    pub(super) async fn answer(self: Arc<Self>, mut request: Request, next: Next) -> Response {
+        if let Some(shown) = Shown::by(&request) {
+            let peer = self.door.peer_of(shown).await;
+            request.extensions_mut().insert(peer);
+        }
+        let who = Who::of(&request);
+        if sabotage::on("secrets_are_logged") {
+            tracing::debug!(headers = ?request.headers(), path = request.uri().path(), "a request");
+        }
+        let path = request.uri().path().to_owned();
+        let (class, method) = Class::of(&path).unwrap_or((Class::Read, NO_METHOD));
+        // 1. Whether there is room for it, and whether the caller has not called too often.
+        let in_flight = match self.let_in(&who, class) {
+            Ok(in_flight) => in_flight,
+            Err(excess) => return excess.refuse(&self.door, &who, class, method).into_http(),
+        };
+        // 2. Whether it is a request of gRPC.
+        if let Some((http, unread)) = not_understood(&request) {
+            let mut response = refuse(&self.door, &who, NO_METHOD, &unread).into_http();
+            *response.status_mut() = http;
+            response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+            return response;
+        }
+        // 3. In time, whatever the caller sends or fails to send; and no longer than the caller waits.
+        let answered = match deadline::of(request.headers()) {
+            Err(deadline::Malformed) => Err(TIMEOUT_MALFORMED),
+            Ok(Some(Duration::ZERO)) => Err(TOO_LATE),
+            Ok(asked) => {
+                let max = asked.map_or(self.call_max, |asked| asked.min(self.call_max));
+                let answering = async {
+                    let _turn = self.load.turn(class).await;
+                    next.run(request).await
+                };
+                tokio::time::timeout(max, answering).await.map_err(|_| TOO_LATE)
+            }
+        };
+        drop(in_flight);
+        let mut response = match answered {
+            Ok(response) => response,
+            Err(unread) => return refuse(&self.door, &who, method, &unread).into_http(),
+        };
+        // 4. What no method has answered is refused here.
+        if let Some(unread) = refused_unread(&response) {
+            return refuse(&self.door, &who, method, &unread).into_http();
+        }
+        if class::is_endless(method) {
+            response.extensions_mut().insert(Endless);
+        }
+        response
+    }
+
+    /// Whoever is at the local root socket pulls the emergency brake, which no load keeps out.
+    fn let_in(&self, who: &Who, class: Class) -> Result<Option<InFlight<'_>>, Excess> {
+        let Who::Peer(peer) = who else { return Ok(None) };
+        let in_flight = self.load.admit(class).map_err(|Overloaded| Excess::Overload)?;
+        let clock = &self.door.broker.clock;
+        // A stranger is told that it is one, which costs less than to count its calls.
+        let known = peer.as_ref().and_then(|peer| Some((peer, peer.caller(clock.now().judge).ok()?)));
+        if let Some((peer, caller)) = known {
+            let now = clock.since_boot();
+            let allowance = peer.allowance(|| self.rates.of(caller.spiffe_id(), now));
+            self.rates.take(allowance, class, now).map_err(Excess::Rate)?;
+        }
+        Ok(Some(in_flight))
     }
 }
 
-/// Answers in time, and for the methods where none of them did.
-pub(super) async fn answered(door: Arc<Door>, max: Duration, mut request: Request, next: Next) -> Response {
-    if let Some(shown) = Shown::by(&request) {
-        let peer = door.peer_of(shown).await;
-        request.extensions_mut().insert(peer);
+/// What is too much.
+enum Excess {
+    /// Too many calls are in flight, of all callers.
+    Overload,
+    /// The caller calls too often, and may call again after this time.
+    Rate(Duration),
+}
+
+impl Excess {
+    /// Tells the caller, and leaves a record as far as there is a budget for it.
+    fn refuse(&self, door: &Door, who: &Who, class: Class, method: &str) -> Status {
+        let (reason, text, retry) = match self {
+            Self::Overload => {
+                ("calls_in_flight_max", "too much is going on: try again later", OVERLOAD_RETRY)
+            }
+            Self::Rate(retry) => ("calls_per_second_per_caller_max", "called too often", *retry),
+        };
+        door.broker.metrics.turned_away(class.as_str(), reason);
+        if let Who::Peer(peer) = who {
+            match door.known(peer.as_ref(), method) {
+                Ok(caller) => door.broker.turn_away(&caller, method, reason),
+                Err(stranger) => return stranger,
+            }
+        }
+        status::exhausted(&reason.to_uppercase(), text, retry)
     }
-    let who = Who::of(&request);
-    if sabotage::on("secrets_are_logged") {
-        tracing::debug!(headers = ?request.headers(), path = request.uri().path(), "a request");
-    }
-    if let Some((http, unread)) = not_understood(&request) {
-        let mut response = refuse(&door, &who, NO_METHOD, &unread).into_http();
-        *response.status_mut() = http;
-        response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
-        return response;
-    }
-    let path = request.uri().path().to_owned();
-    let response = within(max, request, next).await;
-    let Some(unread) = refused_unread(&response) else { return response };
-    // The path is the caller's text until a method was found by it.
-    let method = match unread.code {
-        Code::Unimplemented => NO_METHOD,
-        _ => path.rsplit('/').next().unwrap_or(NO_METHOD),
-    };
-    refuse(&door, &who, method, &unread).into_http()
 }
 
 struct Unread {
@@ -65,6 +151,21 @@ struct Unread {
     reason: &'static str,
     text: &'static str,
 }
+
+/// That is the broker's slowness or the caller's haste, and no rubbish.
+const TOO_LATE: Unread = Unread {
+    kind: Kind::Unavailable,
+    code: Code::DeadlineExceeded,
+    reason: "deadline_exceeded",
+    text: "the call took too long",
+};
+
+const TIMEOUT_MALFORMED: Unread = Unread {
+    kind: Kind::Invalid,
+    code: Code::InvalidArgument,
+    reason: "timeout_malformed",
+    text: "grpc-timeout is not one value of at most eight digits and a unit",
+};
 
 /// Why a request is none of gRPC's, or none that is understood here, by its headers alone; and the HTTP status, by which
 /// a client that speaks no gRPC does not take the refusal for a success.
@@ -107,10 +208,6 @@ fn refused_unread(response: &Response) -> Option<Unread> {
         }
         Code::Internal | Code::Unknown | Code::InvalidArgument => {
             unread(Kind::Invalid, Code::InvalidArgument, "message_malformed", "the message cannot be read")
-        }
-        // That is the broker's slowness, and no rubbish of the caller's.
-        Code::DeadlineExceeded => {
-            unread(Kind::Unavailable, Code::DeadlineExceeded, "deadline_exceeded", "the call took too long")
         }
         Code::Unimplemented => {
             unread(Kind::Invalid, Code::Unimplemented, "unimplemented", "there is no such method")
