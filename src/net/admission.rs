@@ -11,6 +11,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use brevet_core::sabotage;
 use tokio::sync::Notify;
 
 use super::accept::AcceptLimits;
@@ -84,6 +85,9 @@ impl Admission {
         let mut book = self.book();
         book.has_room(&self.limits, whence)?;
         if let Some(last) = book.who_makes_way(&self.limits, whence)? {
+            if sabotage::on("silence_keeps_its_place") {
+                return Err(Refusal::HandshakesFull);
+            }
             book.end_handshake(last);
         }
         book.last_id += 1;

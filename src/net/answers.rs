@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
+use brevet_core::sabotage;
 use hyper::Response;
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::Notify;
@@ -60,7 +61,7 @@ impl Answers {
         if is_taken {
             self.0.generation.store(next, Ordering::Relaxed);
         }
-        is_taken
+        is_taken || sabotage::on("answers_wait_for_ever")
     }
 
     /// The same response, whose taking is watched.

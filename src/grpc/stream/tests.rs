@@ -107,7 +107,8 @@ async fn w8_nothing_is_told_to_whoever_is_nobody_any_more() {
 
     // The record of it says who that was.
     let caller = telling.caller.spiffe_id().clone();
-    telling.until_it_ends(tokio_stream::pending(), outgoing).await;
+    let (_, gone) = oneshot::channel();
+    telling.until_it_ends(tokio_stream::pending(), outgoing, gone).await;
     assert_eq!(unread.recv().await.unwrap().unwrap_err().code(), Code::Unauthenticated);
     let records = sample.journal.records();
     let last = brevet_core::record::decode(&records.last().unwrap().body).unwrap();
