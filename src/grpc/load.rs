@@ -1,6 +1,6 @@
 //! Overload: what is refused first, and what never has to wait behind it.
 //!
-//! The signal is how many calls are in flight, the calls that were let in and are not answered yet. By Little's law that
+//! The signal is how many calls are in flight, the calls that are here as a whole and are not answered yet. By Little's law that
 //! is their rate times the time that each takes, so it rises alike with too many calls, too little CPU and a slow disk; it
 //! needs no clock and no average, and one atomic addition measures it. Each kind of call has a bound of its own on *all*
 //! that is in flight, so that what matters more keeps a reserve that what matters less cannot reach (invariant R5).

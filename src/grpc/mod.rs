@@ -103,7 +103,9 @@ pub fn routes(
 
 /// Services whose callers are answered in time, whatever they send.
 fn answered(services: Routes, door: Door, config: &GrpcConfig) -> Router {
-    let edge = Arc::new(Edge::new(door, Duration::from_secs(config.call_seconds_max.get().into())));
+    let bytes_max = usize::try_from(config.message_bytes_max.get()).unwrap_or(usize::MAX);
+    let edge = Edge::new(door, Duration::from_secs(config.call_seconds_max.get().into()), bytes_max);
+    let edge = Arc::new(edge);
     // One layer does all of it: each costs every call some microseconds.
     let layer = move |request: Request, next: Next| Arc::clone(&edge).answer(request, next);
     services.prepare().into_axum_router().layer(from_fn(layer))

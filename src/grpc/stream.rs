@@ -31,6 +31,9 @@ const AUTHORITY_MAX: Duration = Duration::from_secs(1);
 /// which is gone since.
 const UNREAD_MAX: usize = 1;
 
+/// How many times as long as it may hold up its stream a reader has for the last word, by which it knows where to go on.
+const LAST_WORD_STALLS: u32 = 10;
+
 /// What a stream tells.
 pub(super) trait Source: Send + 'static {
     /// What its caller sends meanwhile.
@@ -161,7 +164,7 @@ impl<S: Source> Telling<S> {
         // A reader that does not even take the last word holds its place for nothing.
         tokio::select! {
             _ = gone => {}
-            () = self.door.broker.clock.sleep(self.stall_max) => self.reader.answers.cut(),
+            () = self.door.broker.clock.sleep(self.stall_max.saturating_mul(LAST_WORD_STALLS)) => self.reader.answers.cut(),
         }
     }
 

@@ -2,9 +2,11 @@
 //! that is not there; and requests that are too many. To a known caller such an answer is a refusal like any other, with a reason and a record
 //! (invariant U1); a stranger learns from it nothing but that it is one.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
@@ -18,7 +20,7 @@ use super::bearer::Shown;
 use super::class::{self, Class};
 use super::deadline;
 use super::door::Door;
-use super::load::{InFlight, Load, Overloaded};
+use super::load::Load;
 use super::peer::Peer;
 use super::rates::Rates;
 use super::status;
@@ -29,6 +31,9 @@ use crate::net::{Endless, LocalPeer};
 /// lets in in less, and short for the caller.
 const OVERLOAD_RETRY: Duration = Duration::from_millis(250);
 
+/// The bytes before a message that say how long it is (gRPC over HTTP/2, Length-Prefixed-Message).
+const FRAME_HEAD: usize = 5;
+
 /// What the record says where the caller's text names no method.
 const NO_METHOD: &str = "unknown";
 
@@ -36,36 +41,32 @@ const NO_METHOD: &str = "unknown";
 pub(super) struct Edge {
     door: Door,
     call_max: Duration,
+    request_bytes_max: usize,
     load: Load,
     rates: Rates,
 }
 
 impl Edge {
-    pub(super) fn new(door: Door, call_max: Duration) -> Self {
+    pub(super) fn new(door: Door, call_max: Duration, message_bytes_max: usize) -> Self {
         let limits = &door.broker.limits;
         let load = Load::new(limits.calls_in_flight_max(), limits.issues_at_once_max());
         let rates = Rates::new(limits.calls_of_callers(), limits.callers_remembered_max());
-        Self { door, call_max, load, rates }
+        Self { door, call_max, request_bytes_max: message_bytes_max.saturating_add(FRAME_HEAD), load, rates }
     }
 
     /// Answers in time, in its turn, and for the methods where none of them did. What is too much is refused before
-    /// anything else is done for it.
-    pub(super) async fn answer(self: Arc<Self>, mut request: Request, next: Next) -> Response {
-        if let Some(shown) = Shown::by(&request) {
-            let peer = self.door.peer_of(shown).await;
-            request.extensions_mut().insert(peer);
-        }
+    /// anything is done for it.
+    pub(super) async fn answer(self: Arc<Self>, request: Request, next: Next) -> Response {
         let who = Who::of(&request);
         if sabotage::on("secrets_are_logged") {
             tracing::debug!(headers = ?request.headers(), path = request.uri().path(), "a request");
         }
         let path = request.uri().path().to_owned();
         let (class, method) = Class::of(&path).unwrap_or((Class::Read, NO_METHOD));
-        // 1. Whether there is room for it, and whether the caller has not called too often.
-        let in_flight = match self.let_in(&who, class) {
-            Ok(in_flight) => in_flight,
-            Err(excess) => return excess.refuse(&self.door, &who, class, method).into_http(),
-        };
+        // 1. Whether the caller has not called too often.
+        if let Err(excess) = self.in_its_rate(&who, class) {
+            return excess.refuse(&self.door, &who, class, method).into_http();
+        }
         // 2. Whether it is a request of gRPC.
         if let Some((http, unread)) = not_understood(&request) {
             let mut response = refuse(&self.door, &who, NO_METHOD, &unread).into_http();
@@ -79,41 +80,75 @@ impl Edge {
             Ok(Some(Duration::ZERO)) => Err(TOO_LATE),
             Ok(asked) => {
                 let max = asked.map_or(self.call_max, |asked| asked.min(self.call_max));
-                let answering = async {
-                    let _turn = self.load.turn(class).await;
-                    next.run(request).await
-                };
+                let answering = self.in_turn(&who, (class, method), request, next);
                 tokio::time::timeout(max, answering).await.map_err(|_| TOO_LATE)
             }
         };
-        drop(in_flight);
-        let mut response = match answered {
+        let response = match answered {
             Ok(response) => response,
             Err(unread) => return refuse(&self.door, &who, method, &unread).into_http(),
         };
         // 4. What no method has answered is refused here.
-        if let Some(unread) = refused_unread(&response) {
-            return refuse(&self.door, &who, method, &unread).into_http();
-        }
-        if class::is_endless(method) {
-            response.extensions_mut().insert(Endless);
-        }
-        response
+        let Some(unread) = refused_unread(&response) else { return response };
+        // It has the name of a method that is not there, or not on this listener.
+        let method = if unread.code == Code::Unimplemented { NO_METHOD } else { method };
+        refuse(&self.door, &who, method, &unread).into_http()
     }
 
-    /// Whoever is at the local root socket pulls the emergency brake, which no load keeps out.
-    fn let_in(&self, who: &Who, class: Class) -> Result<Option<InFlight<'_>>, Excess> {
-        let Who::Peer(peer) = who else { return Ok(None) };
-        let in_flight = self.load.admit(class).map_err(|Overloaded| Excess::Overload)?;
+    fn in_its_rate(&self, who: &Who, class: Class) -> Result<(), Excess> {
+        let Who::Peer(Some(peer)) = who else { return Ok(()) };
         let clock = &self.door.broker.clock;
         // A stranger is told that it is one, which costs less than to count its calls.
-        let known = peer.as_ref().and_then(|peer| Some((peer, peer.caller(clock.now().judge).ok()?)));
-        if let Some((peer, caller)) = known {
-            let now = clock.since_boot();
-            let allowance = peer.allowance(|| self.rates.of(caller.spiffe_id(), now));
-            self.rates.take(allowance, class, now).map_err(Excess::Rate)?;
+        let Ok(caller) = peer.caller(clock.now().judge) else { return Ok(()) };
+        let now = clock.since_boot();
+        let allowance = peer.allowance(|| self.rates.of(caller.spiffe_id(), now));
+        self.rates.take(allowance, class, now).map_err(Excess::Rate)
+    }
+
+    /// Has it answered when it is here as a whole, there is room for it and it is its turn.
+    async fn in_turn(
+        &self,
+        who: &Who,
+        (class, method): (Class, &str),
+        request: Request,
+        next: Next,
+    ) -> Response {
+        // Streams have limits of their own and no end. Whoever is at the local root socket pulls the emergency brake,
+        // which no load keeps out.
+        if class::is_endless(method) {
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(Endless);
+            return response;
         }
-        Ok(Some(in_flight))
+        if let Who::Root { .. } = who {
+            return next.run(request).await;
+        }
+        // INVARIANT: whoever waits for its caller holds no place and no turn, or callers that send nothing would keep
+        // out the others, and messages that wait for their turn would fill the window of those that have it.
+        let (head, body) = request.into_parts();
+        let Some(body) = whole(body, self.request_bytes_max).await else {
+            return Status::cancelled("the caller has gone").into_http();
+        };
+        let Ok(_in_flight) = self.load.admit(class) else {
+            return Excess::Overload.refuse(&self.door, who, class, method).into_http();
+        };
+        let _turn = self.load.turn(class).await;
+        next.run(Request::from_parts(head, Body::from(body))).await
+    }
+}
+
+/// The body of a request, or as much of it as shows that it is too large; none if its caller has gone.
+async fn whole(mut body: Body, bytes_max: usize) -> Option<Bytes> {
+    let mut whole = Bytes::new();
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
+        let Some(frame) = frame else { return Some(whole) };
+        let Ok(data) = frame.ok()?.into_data() else { continue };
+        // Nearly always it comes in one piece.
+        whole = if whole.is_empty() { data } else { [whole, data].concat().into() };
+        if whole.len() > bytes_max {
+            return Some(whole);
+        }
     }
 }
 
@@ -135,8 +170,8 @@ impl Excess {
             Self::Rate(retry) => ("calls_per_second_per_caller_max", "called too often", *retry),
         };
         door.broker.metrics.turned_away(class.as_str(), reason);
-        if let Who::Peer(peer) = who {
-            match door.known(peer.as_ref(), method) {
+        if let Who::Peer(Some(peer)) = who {
+            match door.known(Some(peer), method) {
                 Ok(caller) => door.broker.turn_away(&caller, method, reason),
                 Err(stranger) => return stranger,
             }

@@ -8,23 +8,22 @@ use tonic_types::StatusExt;
 
 use crate::frames::{Attacker, END_HEADERS, END_STREAM, HEADERS, call as head, field, frame};
 use crate::wire::{call, framed, tls_config};
-use crate::world::{
-    AGENT, Client, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, Written, eventually, issue,
-};
+use crate::world::{AGENT, Client, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, Written, issue};
 
 const RATE: &str = "calls_per_second_per_caller_max";
 const LOAD: &str = "calls_in_flight_max";
 
+fn limited(limits: toml::Table) -> World {
+    World::with(|config, _| drop(config.insert("limits".to_owned(), limits.into())))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn r5_u1_a_caller_that_calls_too_often_is_told_when_and_can_still_end_what_it_has() {
-    let world = World::with(|config, _| {
-        // One that is used up stays so.
-        let limits = toml::toml! {
-            calls_per_second_per_caller_max = 1
-            calls_burst_per_caller_max = 1000
-            callers_remembered_max = 100
-        };
-        config.insert("limits".to_owned(), limits.into());
+    // One that is used up stays so.
+    let world = limited(toml::toml! {
+        calls_per_second_per_caller_max = 1
+        calls_burst_per_caller_max = 1000
+        callers_remembered_max = 100
     });
     let task = world.open_task(world.create("open")).await.name;
     let (agent, again) = (world.client(AGENT).await, world.client(AGENT).await);
@@ -69,57 +68,62 @@ async fn r5_u1_a_caller_that_calls_too_often_is_told_when_and_can_still_end_what
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn r5_u1_under_overload_what_matters_least_is_refused_first() {
-    let world = World::with(|config, _| {
-        config.insert("limits".to_owned(), toml::toml! { calls_in_flight_max = 16 }.into());
-    });
-    let task = world.open_task(world.create("open")).await.name;
+    // Room for one call leaves no part of it for any but the most urgent.
+    let world = limited(toml::toml! { calls_in_flight_max = 1 });
     let (agent, operator) = (world.client(AGENT).await, world.client(OPERATOR).await);
     let server = world.client(RESOURCE_SERVER).await;
-    let token = agent.issued(&task, "one").await.token;
-    // Calls whose messages never come are in flight until their deadline.
-    let mut holder = Attacker::connect(&world, tls_config(&world), &[]).await;
-    let mut held = 0;
-    let mut hold = async |count: u32, path: &str| {
-        for _ in 0..count {
-            assert!(holder.send(&frame(HEADERS, END_HEADERS, held * 2 + 1, &head(path))).await);
-            held += 1;
-        }
-    };
-    hold(8, "/brevet.v1.TaskService/GetTask").await;
-    eventually("reading is refused", || async {
-        !agent.get(&task).await.is_ok_or_refused(Code::ResourceExhausted, LOAD)
-    })
-    .await;
-    agent.issued(&task, "two").await;
-    hold(4, "/brevet.v1.CredentialService/IssueCredential").await;
-    eventually("issuing is refused", || async {
-        !agent.issue(issue(&task, "two")).await.is_ok_or_refused(Code::ResourceExhausted, LOAD)
-    })
-    .await;
-    let lease = agent.give_back("leases/none").await;
-    lease.refused(Code::InvalidArgument, "invalid_argument");
-    hold(2, "/brevet.v1.TaskService/CompleteTask").await;
-    eventually("completing is refused", || async {
-        !agent.give_back("leases/none").await.is_ok_or_refused(Code::ResourceExhausted, LOAD)
-    })
-    .await;
-    assert!(server.is_active(&token).await);
-    hold(1, "/brevet.v1.RevocationService/IntrospectCredential").await;
-    eventually("introspection is refused", || async {
-        !server.introspect(&token).await.is_ok_or_refused(Code::ResourceExhausted, LOAD)
-    })
-    .await;
-    // The emergency stop has the last place for itself, and over the root socket none is needed.
+    let full = Code::ResourceExhausted;
+    let task = "tasks/7zzzzzzzzzzzzzzzzzzzzzzzzz";
+    let status = agent.get(task).await.refused(full, LOAD);
+    assert!(status.get_details_retry_info().and_then(|info| info.retry_delay).is_some());
+    let result = agent.issue(issue(task, "unread")).await.result();
+    agent.answer("IssueCredential", None, result).refused(full, LOAD);
+    agent.give_back("leases/none").await.refused(full, LOAD);
+    agent.complete(task).await.refused(full, LOAD);
+    server.introspect("token").await.refused(full, LOAD);
+    // The emergency stop is let in, and over the root socket nothing is counted. Streams have limits of their own.
     operator.stop("stop", Kind::Tool("post".to_owned())).await.ok();
-    hold(1, "/brevet.v1.LockService/CreateLock").await;
     let root = world.root().await;
-    root.list_locks(v1::ListLocksRequest::default()).await.ok();
-    drop(holder);
-    eventually("there is room again", || async {
-        agent.get(&task).await.is_ok_or_refused(Code::ResourceExhausted, LOAD)
-    })
-    .await;
+    assert_eq!(root.list_locks(v1::ListLocksRequest::default()).await.ok().locks.len(), 1);
+    drop(operator.tail(None).await.ok());
+    let metrics = world.metrics().await;
+    for class in ["read", "issue", "introspect"] {
+        let counted = format!(r#"brevet_calls_turned_away_total{{class="{class}",reason="{LOAD}"}} 1"#);
+        assert!(metrics.contains(&counted), "{class}: {metrics}");
+    }
     drop((agent, operator, server, root));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r5_calls_that_wait_for_their_caller_take_no_room_and_no_turn() {
+    let world = limited(toml::toml! {
+        calls_in_flight_max = 16
+        issues_at_once_max = 1
+    });
+    // Calls whose messages never come.
+    let mut holder = Attacker::connect(&world, tls_config(&world), &[]).await;
+    let methods = ["TaskService/CreateTask", "TaskService/GetTask", "CredentialService/IssueCredential"];
+    for (number, method) in methods.into_iter().cycle().take(96).enumerate() {
+        let stream = u32::try_from(number).unwrap() * 2 + 1;
+        let headers = head(&format!("/brevet.v1.{method}"));
+        assert!(holder.send(&frame(HEADERS, END_HEADERS, stream, &headers)).await);
+    }
+    // More than the window of a connection holds waits for one turn.
+    let orchestrator = world.client(ORCHESTRATOR).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let request =
+            v1::CreateTaskRequest { purpose: "p".repeat(60_000), ..world.create(&format!("{number}")) };
+        let client = orchestrator.clone();
+        calls.spawn(async move {
+            client.create(request).await.refused(Code::InvalidArgument, "invalid_argument")
+        });
+    }
+    calls.join_all().await;
+    let task = world.open_task(world.create("open")).await.name;
+    world.client(AGENT).await.issued(&task, "one").await;
+    drop((holder, orchestrator));
     world.stop();
 }
 
