@@ -160,8 +160,15 @@ impl Attacker {
         (said, seen)
     }
 
-    /// Waits until the server has closed the connection.
+    /// Answers pings until the server has closed the connection for another reason, at most for a while.
     pub(crate) async fn closed(&mut self) {
-        while self.next().await.is_some() {}
+        let answering = async {
+            while let Some(Frame { kind, flags, payload }) = self.next().await {
+                if kind == PING && flags & ACK == 0 {
+                    self.send(&frame(PING, ACK, 0, &payload)).await;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, answering).await.expect("an end of the connection");
     }
 }
