@@ -10,6 +10,7 @@ mod listeners;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use brevet_core::registry::{
     Agent, Audience, InvalidRegistry, Operator, Orchestrator, Registry, RegistrySource, Tenant,
@@ -209,6 +210,10 @@ mod defaults {
             None => NonZeroU32::MIN,
         }
     }
+}
+
+fn seconds(value: NonZeroU32) -> Duration {
+    Duration::from_secs(value.get().into())
 }
 
 fn count(value: NonZeroU32) -> usize {

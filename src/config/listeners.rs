@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ClientCertificate, count};
+use super::{ClientCertificate, count, seconds};
 use crate::http::HttpLimits;
 use crate::net::NetLimits;
 
@@ -162,10 +161,6 @@ impl HttpConfig {
             ..HttpLimits::default()
         }
     }
-}
-
-fn seconds(value: NonZeroU32) -> Duration {
-    Duration::from_secs(value.get().into())
 }
 
 mod defaults {

@@ -27,9 +27,10 @@ use super::status;
 use crate::broker::{Kind, Refusal};
 use crate::net::{Endless, LocalPeer};
 
-/// When whoever is refused for overload is asked to try again. It is long for the daemon, which works off all that it
-/// lets in in less, and short for the caller.
-const OVERLOAD_RETRY: Duration = Duration::from_millis(250);
+/// When whoever is refused for overload is asked to try again, at the earliest, and how far that is spread, in
+/// milliseconds. A refusal is not free for either side, and all who come at once would come back at
+/// once.
+const OVERLOAD_RETRY_MILLIS: (u64, u64) = (500, 1_000);
 
 /// The bytes before a message that say how long it is (gRPC over HTTP/2, Length-Prefixed-Message).
 const FRAME_HEAD: usize = 5;
@@ -56,13 +57,21 @@ impl Edge {
 
     /// Answers in time, in its turn, and for the methods where none of them did. What is too much is refused before
     /// anything is done for it.
-    pub(super) async fn answer(self: Arc<Self>, request: Request, next: Next) -> Response {
-        let who = Who::of(&request);
-        if sabotage::on("secrets_are_logged") {
-            tracing::debug!(headers = ?request.headers(), path = request.uri().path(), "a request");
-        }
+    pub(super) async fn answer(self: Arc<Self>, mut request: Request, next: Next) -> Response {
         let path = request.uri().path().to_owned();
         let (class, method) = Class::of(&path).unwrap_or((Class::Read, NO_METHOD));
+        if sabotage::on("secrets_are_logged") {
+            tracing::debug!(headers = ?request.headers(), path, "a request");
+        }
+        if let Some(shown) = Shown::by(&request) {
+            // To look at a token costs signatures, so that it needs room like what is asked with it.
+            let Ok(_in_flight) = self.load.admit(class) else {
+                return Excess::Overload.refuse(&self.door, &Who::Peer(None), class, method).into_http();
+            };
+            let peer = self.door.peer_of(shown).await;
+            request.extensions_mut().insert(peer);
+        }
+        let who = Who::of(&request);
         // 1. Whether the caller has not called too often.
         if let Err(excess) = self.in_its_rate(&who, class) {
             return excess.refuse(&self.door, &who, class, method).into_http();
@@ -165,7 +174,11 @@ impl Excess {
     fn refuse(&self, door: &Door, who: &Who, class: Class, method: &str) -> Status {
         let (reason, text, retry) = match self {
             Self::Overload => {
-                ("calls_in_flight_max", "too much is going on: try again later", OVERLOAD_RETRY)
+                let (least, spread) = OVERLOAD_RETRY_MILLIS;
+                // The digits below a millisecond are as good as drawn.
+                let drawn = u64::from(door.broker.clock.since_boot().subsec_nanos()) % spread;
+                let retry = Duration::from_millis(least + drawn);
+                ("calls_in_flight_max", "too much is going on: try again later", retry)
             }
             Self::Rate(retry) => ("calls_per_second_per_caller_max", "called too often", *retry),
         };
