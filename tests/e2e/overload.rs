@@ -53,7 +53,7 @@ async fn r5_u1_a_caller_that_calls_too_often_is_told_when_and_can_still_end_what
     // Neither another connection nor another method that makes something new has a bucket of its own; what ends and what
     // reads has.
     let mut tries = 0;
-    while issue_again(&again).await.is_ok_or_refused(Code::ResourceExhausted, RATE) {
+    while issue_again(&again).await.answered_or_refused(Code::ResourceExhausted, RATE) {
         tries += 1;
         assert!(tries < 100, "another connection is another caller");
     }

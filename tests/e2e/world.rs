@@ -402,7 +402,7 @@ impl<T: std::fmt::Debug> Answer<T> {
 
     /// Whether the call was answered; if not, it was refused with this code and reason, and the journal will say the same.
     #[track_caller]
-    pub(crate) fn is_ok_or_refused(self, code: Code, reason: &str) -> bool {
+    pub(crate) fn answered_or_refused(self, code: Code, reason: &str) -> bool {
         let is_ok = self.is_ok();
         if !is_ok {
             self.refused(code, reason);
