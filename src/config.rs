@@ -5,8 +5,8 @@
 
 mod callers;
 mod limits;
+mod listeners;
 
-use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use self::callers::{BearerConfig, ClientCertificate, OidcConfig, TrustConfig};
-pub use self::limits::Limits;
-use crate::http::HttpLimits;
+pub use self::limits::{Limits, RateLimit};
+pub use self::listeners::{GrpcConfig, HttpConfig};
 use crate::net::NetLimits;
 
 /// The prefix of environment variables that override a key.
@@ -130,101 +130,6 @@ pub struct Config {
     operators: Vec<Operator>,
 }
 
-/// The gRPC listener.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GrpcConfig {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// The URL that clients reach it by, as their DPoP proofs name it; `https://` and the address if it is not said.
-    #[serde(default)]
-    pub url: Option<String>,
-    /// DNS names of the server's certificate.
-    #[serde(default)]
-    pub dns_names: Vec<String>,
-    /// Addresses in the server's certificate.
-    #[serde(default)]
-    pub ip_addresses: Vec<IpAddr>,
-    /// Whether every client has to have a certificate.
-    #[serde(default)]
-    pub client_certificate: ClientCertificate,
-    /// Whether callers may ask which services there are.
-    #[serde(default)]
-    pub reflection: bool,
-    /// Bytes in one request.
-    #[serde(default = "defaults::message_bytes_max")]
-    pub message_bytes_max: NonZeroU32,
-    /// Connections at once.
-    #[serde(default = "defaults::connections_max")]
-    pub connections_max: NonZeroU32,
-    /// Connections at once from one peer address.
-    #[serde(default = "defaults::connections_per_peer_max")]
-    pub connections_per_peer_max: NonZeroU32,
-    /// Handshakes at once.
-    #[serde(default = "defaults::handshakes_max")]
-    pub handshakes_max: NonZeroU32,
-    /// Handshakes at once from one peer address.
-    #[serde(default = "defaults::handshakes_per_peer_max")]
-    pub handshakes_per_peer_max: NonZeroU32,
-    /// Seconds from accepting a connection to its handshake being complete.
-    #[serde(default = "defaults::handshake_seconds_max")]
-    pub handshake_seconds_max: NonZeroU32,
-    /// Seconds that a connection is used, at most.
-    #[serde(default = "defaults::connection_age_seconds_max")]
-    pub connection_age_seconds_max: NonZeroU32,
-    /// Seconds that one call may take, its request's body included.
-    #[serde(default = "defaults::call_seconds_max")]
-    pub call_seconds_max: NonZeroU32,
-    /// Calls at once on one connection.
-    #[serde(default = "defaults::streams_per_connection_max")]
-    pub streams_per_connection_max: NonZeroU32,
-    /// Seconds that running calls have when the daemon stops.
-    #[serde(default = "defaults::drain_seconds_max")]
-    pub drain_seconds_max: NonZeroU32,
-}
-
-impl GrpcConfig {
-    /// The limits of the listener; what is not configurable keeps its default.
-    #[must_use]
-    pub fn limits(&self) -> NetLimits {
-        NetLimits {
-            connections_max: count(self.connections_max),
-            connections_per_peer_max: count(self.connections_per_peer_max),
-            handshakes_max: count(self.handshakes_max),
-            handshakes_per_peer_max: count(self.handshakes_per_peer_max),
-            handshake_max: seconds(self.handshake_seconds_max),
-            connection_age_max: seconds(self.connection_age_seconds_max),
-            // Whatever was begun before the connection got too old may be finished.
-            connection_grace: seconds(self.call_seconds_max),
-            streams_max: self.streams_per_connection_max.get(),
-            drain_max: seconds(self.drain_seconds_max),
-            ..NetLimits::default()
-        }
-    }
-}
-
-/// The HTTP listener: public documents, metrics, probes.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HttpConfig {
-    /// Where it listens: a loopback address, since it speaks plain HTTP.
-    pub listen: SocketAddr,
-    /// Connections at once.
-    #[serde(default = "defaults::http_connections_max")]
-    pub connections_max: NonZeroU32,
-    /// Seconds that a published document may be kept by whoever fetched it.
-    #[serde(default = "defaults::document_age_seconds_max")]
-    pub document_age_seconds_max: NonZeroU32,
-}
-
-impl HttpConfig {
-    /// The limits of the listener; what is not configurable keeps its default.
-    #[must_use]
-    pub fn limits(&self) -> HttpLimits {
-        HttpLimits { connections_max: count(self.connections_max), ..HttpLimits::default() }
-    }
-}
-
 /// The local root socket.
 #[derive(Debug, Clone, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -305,37 +210,14 @@ mod defaults {
             None => NonZeroU32::MIN,
         }
     }
-
-    macro_rules! defaults {
-        ($($name:ident = $value:literal;)*) => {
-            $(pub(super) const fn $name() -> NonZeroU32 {
-                small($value)
-            })*
-        };
-    }
-
-    defaults! {
-        message_bytes_max = 65_536;
-        connections_max = 4_096;
-        connections_per_peer_max = 512;
-        handshakes_max = 256;
-        handshakes_per_peer_max = 64;
-        handshake_seconds_max = 5;
-        connection_age_seconds_max = 900;
-        call_seconds_max = 30;
-        streams_per_connection_max = 128;
-        drain_seconds_max = 5;
-        http_connections_max = 512;
-        document_age_seconds_max = 300;
-    }
-}
-
-fn count(value: NonZeroU32) -> usize {
-    usize::try_from(value.get()).unwrap_or(usize::MAX)
 }
 
 fn seconds(value: NonZeroU32) -> Duration {
     Duration::from_secs(value.get().into())
+}
+
+fn count(value: NonZeroU32) -> usize {
+    usize::try_from(value.get()).unwrap_or(usize::MAX)
 }
 
 impl Config {

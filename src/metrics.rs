@@ -64,6 +64,12 @@ struct Kind {
     kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Excess {
+    class: &'static str,
+    reason: &'static str,
+}
+
 /// Everything that is measured.
 #[derive(Debug)]
 pub struct Metrics {
@@ -76,6 +82,7 @@ pub struct Metrics {
     strangers: Counter,
     bearers_elsewhere: Counter,
     denials_unrecorded: Counter,
+    turned_away: Family<Excess, Counter>,
     locks_in_force: Gauge<u64, AtomicU64>,
     durable_revision: Gauge<u64, AtomicU64>,
     live_leases: Gauge<u64, AtomicU64>,
@@ -95,6 +102,7 @@ impl Metrics {
         let strangers = Counter::default();
         let bearers_elsewhere = Counter::default();
         let denials_unrecorded = Counter::default();
+        let turned_away = Family::default();
         let locks_in_force = Gauge::default();
         let durable_revision = Gauge::default();
         let live_leases = Gauge::default();
@@ -113,6 +121,11 @@ impl Metrics {
             "denials_unrecorded",
             "Denials in whose place callers were told that there were too many, or that nothing could be recorded",
             denials_unrecorded.clone(),
+        );
+        registry.register(
+            "calls_turned_away",
+            "Calls refused before anything was done for them, by their class and the limit that was reached",
+            turned_away.clone(),
         );
         registry.register("strangers", "Calls refused because the caller is not known", strangers.clone());
         registry.register(
@@ -138,6 +151,7 @@ impl Metrics {
             strangers,
             bearers_elsewhere,
             denials_unrecorded,
+            turned_away,
             locks_in_force,
             durable_revision,
             live_leases,
@@ -173,6 +187,11 @@ impl Metrics {
     /// A denial was not recorded, and so not answered as such either.
     pub fn denial_unrecorded(&self) {
         self.denials_unrecorded.inc();
+    }
+
+    /// A call of this class was refused because a limit was reached, before anything was done for it.
+    pub fn turned_away(&self, class: &'static str, reason: &'static str) {
+        self.turned_away.get_or_create(&Excess { class, reason }).inc();
     }
 
     /// A call was refused because its caller is not known.

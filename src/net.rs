@@ -3,14 +3,15 @@
 //! A stock gRPC server waits for ever on a silent handshake, takes any number of them, spins when the process has
 //! no descriptors left and never lets go of a connection. Everything a stranger can make this process do is bounded
 //! here instead, before a byte of a request is read (invariants R1, R2): a deadline over the TLS handshake and the
-//! HTTP/2 preface, a limit on the bytes read until then, caps on connections in all, per peer and in handshake, a
-//! pause at exhaustion. What comes after is bounded by HTTP/2's own limits, by pings that find dead peers, and by
+//! HTTP/2 preface, a limit on the bytes read until then, caps on connections in all, per peer, per network and in
+//! handshake, of which those that have shown the least make way for newcomers, a pause at exhaustion. What comes after is bounded by HTTP/2's own limits, by pings that find dead peers, and by
 //! an age after which a connection is asked to close and then cut.
 //!
 //! The same loop serves TLS sockets, local sockets and the HTTP listener of [`crate::http`].
 
 mod accept;
 mod admission;
+mod answers;
 mod connection;
 mod counters;
 mod local;
@@ -28,6 +29,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 pub(crate) use accept::{AcceptLimits, Accepted, Drain, accept_until};
+pub use answers::{Answers, Endless};
 pub(crate) use connection::{drive, handshake, refuse, within};
 pub use counters::{Counters, Refusal};
 pub use local::{BindError, LocalListener};
@@ -40,10 +42,12 @@ pub struct NetLimits {
     /// Connections at once from one peer: an IPv4 address or an IPv6 network of 64 bits. The local socket is one
     /// peer.
     pub connections_per_peer_max: usize,
-    /// Connections at once whose handshake is not complete.
+    /// Connections at once from one network: an IPv4 network of 24 bits or an IPv6 network of 48 bits.
+    pub connections_per_network_max: usize,
+    /// Connections at once whose handshake is not complete. When there are as many, one of whoever has the most of
+    /// them makes way for a newcomer.
     pub handshakes_max: usize,
-    /// Connections at once from one peer whose handshake is not complete: so few that silent ones of one peer leave
-    /// room for the others.
+    /// Connections at once from one peer whose handshake is not complete.
     pub handshakes_per_peer_max: usize,
     /// From accepting a connection to its TLS handshake and HTTP/2 preface being complete.
     pub handshake_max: Duration,
@@ -67,6 +71,8 @@ pub struct NetLimits {
     /// Calls that the client opened and reset before they were taken up, and likewise calls reset for the client's
     /// errors: more of either ends the connection (rapid reset, CVE-2023-44487 and CVE-2025-8671).
     pub reset_streams_max: usize,
+    /// How long a client may take to take an answer, or a part of one that goes on; it is cut within twice that time.
+    pub answer_max: Duration,
     /// How often a client is pinged.
     pub keepalive_interval: Duration,
     /// How long a client may take to answer a ping.
@@ -78,6 +84,7 @@ impl Default for NetLimits {
         Self {
             connections_max: 4_096,
             connections_per_peer_max: 512,
+            connections_per_network_max: 2_048,
             handshakes_max: 256,
             handshakes_per_peer_max: 64,
             handshake_max: Duration::from_secs(5),
@@ -90,6 +97,7 @@ impl Default for NetLimits {
             connection_window_bytes: 256 * 1024,
             send_buffer_bytes_max: 128 * 1024,
             reset_streams_max: 20,
+            answer_max: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(20),
         }
@@ -101,6 +109,7 @@ impl NetLimits {
         AcceptLimits {
             connections_max: self.connections_max,
             connections_per_peer_max: self.connections_per_peer_max,
+            connections_per_network_max: self.connections_per_network_max,
             handshakes_max: self.handshakes_max,
             handshakes_per_peer_max: self.handshakes_per_peer_max,
             drain_max: self.drain_max,
@@ -231,6 +240,14 @@ fn peer_of(origin: Origin) -> Option<IpAddr> {
         IpAddr::V6(address) => Some(IpAddr::V6((u128::from(address) >> 64 << 64).into())),
         address => Some(address),
     }
+}
+
+/// The unit that the cap per network counts: what one party can easily have many addresses of.
+fn network_of(peer: Option<IpAddr>) -> Option<IpAddr> {
+    Some(match peer? {
+        IpAddr::V4(address) => IpAddr::V4((u32::from(address) >> 8 << 8).into()),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) >> 80 << 80).into()),
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use brevet_core::fact::{DenialClass, DeniedOperation, Envelope, Fact};
+use brevet_core::fact::{DenialClass, DeniedOperation, Envelope, Fact, ReasonCode};
 use brevet_core::id::RootTaskId;
 use brevet_core::name::{RequestId, TenantName};
 use brevet_core::proof::Caller;
@@ -27,6 +27,7 @@ use crate::metrics::DecisionOutcome;
 pub struct Denials {
     malformed: MinuteBudget<SpiffeId>,
     denied: MinuteBudget<SpiffeId>,
+    turned_away: MinuteBudget<SpiffeId>,
     unrecorded: Mutex<BTreeMap<(SpiffeId, DenialClass), u64>>,
 }
 
@@ -37,6 +38,7 @@ impl Denials {
         Self {
             malformed: MinuteBudget::new(malformed_max),
             denied: MinuteBudget::new(denied_max),
+            turned_away: MinuteBudget::new(malformed_max),
             unrecorded: Mutex::new(BTreeMap::new()),
         }
     }
@@ -111,6 +113,27 @@ impl Broker {
         self.metrics.denial_unrecorded();
         self.denials.miss(caller.spiffe_id().clone(), class, 1);
         Err(unrecorded)
+    }
+
+    /// Notes that an authenticated caller is told that there is too much, with a budget of its own, so that haste hides no
+    /// attempt at something real. Beyond it is counted with what else has no record of its own.
+    pub fn turn_away(&self, caller: &Caller, method: &str, reason: &'static str) {
+        self.metrics.decided(DecisionOutcome::Refused);
+        let now = self.clock.now();
+        let recorded = self.denials.turned_away.spend(caller.spiffe_id().clone(), now.issue) && {
+            let envelope = Envelope {
+                tenant: self.tenant_now(caller.spiffe_id()),
+                caller: Some(caller.spiffe_id().clone()),
+                ..self.envelope(now, None, None, None)
+            };
+            let operation = DeniedOperation::Method(method.to_owned());
+            let fact = Fact::Denied { operation, reason: ReasonCode::of(reason), cause: None, uid: None };
+            self.table.note(&envelope, &fact, None).is_ok()
+        };
+        if !recorded {
+            self.metrics.denial_unrecorded();
+            self.denials.miss(caller.spiffe_id().clone(), DenialClass::Denied, 1);
+        }
     }
 
     /// Notes a refusal that somebody at the local root socket is answered. There is no budget: whoever gets there may do

@@ -12,6 +12,15 @@ use crate::shares::ShareLimits;
 use crate::table::Capacity;
 use crate::turns::Turns;
 
+/// How often something may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// So often in a second, on average.
+    pub per_second: NonZeroU32,
+    /// So often at once.
+    pub burst: NonZeroU32,
+}
+
 /// Limits of tasks and leases.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -86,6 +95,17 @@ pub struct Limits {
     pub audit_streams_per_caller_max: NonZeroU32,
     /// Seconds that the reader of such a stream may take nothing while records wait for it.
     pub audit_stall_seconds_max: NonZeroU32,
+    /// Calls in flight at once, of all callers. Each class but the most urgent is refused at a part of it: reading at 8
+    /// sixteenths, issuing at 12, completing at 14, introspection at 15.
+    pub calls_in_flight_max: NonZeroU32,
+    /// Calls that make new tasks or credentials and are worked on at once; others wait.
+    pub issues_at_once_max: NonZeroU32,
+    /// Calls of one caller in a second, on average, of each class on its own.
+    pub calls_per_second_per_caller_max: NonZeroU32,
+    /// Calls of one caller at once beyond that, of each class on its own.
+    pub calls_burst_per_caller_max: NonZeroU32,
+    /// Callers whose calls are counted each on its own; those beyond are counted together.
+    pub callers_remembered_max: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -126,6 +146,11 @@ impl Default for Limits {
             audit_streams_max: defaults::small(16),
             audit_streams_per_caller_max: defaults::small(4),
             audit_stall_seconds_max: defaults::small(10),
+            calls_in_flight_max: defaults::small(1_024),
+            issues_at_once_max: defaults::small(64),
+            calls_per_second_per_caller_max: defaults::small(2_000),
+            calls_burst_per_caller_max: defaults::small(4_000),
+            callers_remembered_max: defaults::small(65_536),
         }
     }
 }
@@ -229,6 +254,30 @@ impl Limits {
     #[must_use]
     pub fn watch_walks(&self) -> Turns {
         Turns::new(count(self.watch_walks_max), count(self.watch_walks_per_tenant_max))
+    }
+
+    /// How many calls may be in flight.
+    #[must_use]
+    pub fn calls_in_flight_max(&self) -> usize {
+        count(self.calls_in_flight_max)
+    }
+
+    /// How many calls that make something new are worked on at once.
+    #[must_use]
+    pub fn issues_at_once_max(&self) -> usize {
+        count(self.issues_at_once_max)
+    }
+
+    /// How often one caller may call.
+    #[must_use]
+    pub const fn calls_of_callers(&self) -> RateLimit {
+        RateLimit { per_second: self.calls_per_second_per_caller_max, burst: self.calls_burst_per_caller_max }
+    }
+
+    /// Of how many callers the calls are counted.
+    #[must_use]
+    pub fn callers_remembered_max(&self) -> usize {
+        count(self.callers_remembered_max)
     }
 
     /// How many leases one task may have.

@@ -24,6 +24,10 @@ fn what_is_not_said_has_its_safe_default() {
     assert_eq!(config.limits.leases_live_per_task_max.get(), 64);
     assert_eq!(config.grpc.message_bytes_max.get(), 65_536);
     assert_eq!(config.grpc.limits().handshake_max, Duration::from_secs(5));
+    // What is not configured is what the listeners have by themselves.
+    let grpc = NetLimits { connection_grace: Duration::from_secs(30), ..NetLimits::default() };
+    assert_eq!(config.grpc.limits(), grpc);
+    assert_eq!(config.http.limits(), crate::http::HttpLimits::default());
     assert!(!config.grpc.reflection);
     assert_eq!(config.state_directory, Path::new("/etc/brevet/state"));
 }

@@ -11,8 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::door::{Asked, Door};
-use super::peer::Peer;
-use super::stream::{Outgoing, Source, Telling};
+use super::stream::{Outgoing, Reader, Source, Telling};
 use crate::broker::{Broker, EventTail, Refusal};
 
 const TAIL: &str = "TailEvents";
@@ -45,11 +44,11 @@ impl AuditService for Audit {
         request: Request<v1::TailEventsRequest>,
     ) -> Result<Response<Self::TailEventsStream>, Status> {
         let caller = self.0.caller(&request, TAIL)?;
-        let peer = request.extensions().get::<Peer>().cloned();
+        let reader = Reader::of(&request);
         let cursor = request.into_inner().cursor.map(convert::audit::cursor);
         let stall_max = Duration::from_secs(self.0.broker.limits.audit_stall_seconds_max.get().into());
         let outcome = self.0.broker.tail_events(&caller, cursor).map(|(tail, share)| {
-            Telling::new(&self.0, (&caller, peer), TAIL, stall_max, tail)
+            Telling::new(&self.0, (&caller, reader), TAIL, stall_max, tail)
                 .begin(tokio_stream::pending(), share)
         });
         self.0.answer(&caller, &Asked::method(TAIL), outcome)

@@ -3,13 +3,17 @@
 
 mod audit;
 mod bearer;
+mod class;
 mod convert;
 mod credential;
+mod deadline;
 mod door;
 mod lease;
+mod load;
 mod lock;
 mod peer;
 mod possession;
+mod rates;
 mod revocation;
 mod status;
 mod stream;
@@ -34,6 +38,7 @@ use tonic::service::Routes;
 pub use self::door::Door;
 pub use self::peer::Peer;
 pub use self::possession::ProofMemory;
+use self::unread::Edge;
 use crate::broker::{Broker, ENDINGS_TOLD_MAX};
 use crate::config::GrpcConfig;
 
@@ -98,10 +103,11 @@ pub fn routes(
 
 /// Services whose callers are answered in time, whatever they send.
 fn answered(services: Routes, door: Door, config: &GrpcConfig) -> Router {
-    let (door, call_max) = (Arc::new(door), Duration::from_secs(config.call_seconds_max.get().into()));
-    // One layer does both: each costs every call some microseconds.
-    let layer =
-        move |request: Request, next: Next| unread::answered(Arc::clone(&door), call_max, request, next);
+    let bytes_max = usize::try_from(config.message_bytes_max.get()).unwrap_or(usize::MAX);
+    let edge = Edge::new(door, Duration::from_secs(config.call_seconds_max.get().into()), bytes_max);
+    let edge = Arc::new(edge);
+    // One layer does all of it: each costs every call some microseconds.
+    let layer = move |request: Request, next: Next| Arc::clone(&edge).answer(request, next);
     services.prepare().into_axum_router().layer(from_fn(layer))
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use brevet_core::digest::Thumbprint;
@@ -13,6 +13,8 @@ use brevet_identity::tls::TrustSource;
 use brevet_identity::trust::CallerTrust;
 use brevet_identity::x509_svid::{self, X509SvidError};
 use rustls::pki_types::CertificateDer;
+
+use super::rates::Allowance;
 
 /// Keys that one connection can prove besides its own.
 const KEYS_PROVEN_MAX: usize = 64;
@@ -26,6 +28,7 @@ struct Inner {
     trust: TrustSource<CallerTrust>,
     verified: ArcSwapOption<Verified>,
     proven: Mutex<BTreeSet<Thumbprint>>,
+    allowance: OnceLock<Arc<Allowance>>,
 }
 
 struct Verified {
@@ -49,6 +52,7 @@ impl Peer {
             trust,
             verified: ArcSwapOption::empty(),
             proven: Mutex::new(BTreeSet::new()),
+            allowance: OnceLock::new(),
         }))
     }
 
@@ -61,6 +65,7 @@ impl Peer {
             trust: Arc::new(move || Arc::clone(&trust)),
             verified: ArcSwapOption::from_pointee(verified),
             proven: Mutex::new(BTreeSet::new()),
+            allowance: OnceLock::new(),
         }))
     }
 
@@ -94,6 +99,12 @@ impl Peer {
         let caller = caller?;
         // A connection does not outlive its identity.
         if caller.valid_until() <= now { Err("cert_time") } else { Ok(caller) }
+    }
+
+    /// What the connection's caller may do how often, looked up at its first call: a connection has one certificate, and
+    /// a certificate one caller.
+    pub(super) fn allowance(&self, look_up: impl FnOnce() -> Arc<Allowance>) -> &Allowance {
+        self.0.allowance.get_or_init(look_up)
     }
 
     /// The keys that the connection has proven besides its own.

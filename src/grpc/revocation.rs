@@ -10,8 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
 use super::door::{Asked, Door};
-use super::peer::Peer;
-use super::stream::{Outgoing, Source, Telling};
+use super::stream::{Outgoing, Reader, Source, Telling};
 use crate::broker::{Broker, Refusal, Watch};
 
 pub(super) const WATCH: &str = "WatchRevocations";
@@ -27,12 +26,12 @@ impl RevocationService for Revocations {
         request: Request<Streaming<v1::WatchRevocationsRequest>>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
         let caller = self.0.caller(&request, WATCH)?;
-        let peer = request.extensions().get::<Peer>().cloned();
+        let reader = Reader::of(&request);
         let mut incoming = request.into_inner();
         let ask = convert::revocation::begin(incoming.message().await?);
         let stall_max = Duration::from_secs(self.0.broker.limits.watch_stall_seconds_max.get().into());
         let outcome = ask.and_then(|ask| self.0.broker.watch(&caller, ask)).map(|(watch, share)| {
-            Telling::new(&self.0, (&caller, peer), WATCH, stall_max, watch).begin(incoming, share)
+            Telling::new(&self.0, (&caller, reader), WATCH, stall_max, watch).begin(incoming, share)
         });
         self.0.answer(&caller, &Asked::method(WATCH), outcome)
     }

@@ -1,6 +1,7 @@
 //! Refusals as gRPC statuses (AIP-193): a code, a text for people, and an `ErrorInfo` with a stable reason.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
@@ -35,4 +36,11 @@ pub(super) fn of(refusal: &Refusal) -> Status {
 pub(super) fn status(code: Code, reason: &str, text: &str) -> Status {
     let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     Status::with_error_details(code, text, details)
+}
+
+/// There is too much for now, and when it may be less (`google.rpc.RetryInfo`).
+pub(super) fn exhausted(reason: &str, text: &str, retry: Duration) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    details.set_retry_info(Some(retry));
+    Status::with_error_details(Code::ResourceExhausted, text, details)
 }

@@ -4,6 +4,7 @@
 //! (invariant W8); a reader that is too slow is cut off and told where it was (W7). What ends a stream is a refusal like
 //! any other, with its record and as its last word, except that a stop is none.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,14 +13,15 @@ use std::time::Duration;
 use brevet_core::proof::Caller;
 use brevet_core::revision::Revision;
 use brevet_core::sabotage;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use super::door::{Asked, Door};
 use super::peer::Peer;
 use super::status;
 use crate::broker::{Broker, Kind, Refusal};
+use crate::net::Answers;
 use crate::shares::Share;
 
 /// How long a stream goes on without a look whether its caller still may.
@@ -28,6 +30,9 @@ const AUTHORITY_MAX: Duration = Duration::from_secs(1);
 /// Messages that wait for a reader. There is but one, so that hardly anything is read that was let out under an authority
 /// which is gone since.
 const UNREAD_MAX: usize = 1;
+
+/// How many times as long as it may hold up its stream a reader has for the last word, by which it knows where to go on.
+const LAST_WORD_STALLS: u32 = 10;
 
 /// What a stream tells.
 pub(super) trait Source: Send + 'static {
@@ -57,6 +62,8 @@ pub(super) trait Source: Send + 'static {
 pub(super) struct Outgoing<T> {
     unread: mpsc::Receiver<Result<T, Status>>,
     _share: Share,
+    /// Closed when the answer is gone, whether or not all of it was read.
+    _is_there: oneshot::Sender<Infallible>,
 }
 
 impl<T> Stream for Outgoing<T> {
@@ -67,10 +74,25 @@ impl<T> Stream for Outgoing<T> {
     }
 }
 
+/// The other end of a stream: who is there, and the connection.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reader {
+    pub(super) peer: Option<Peer>,
+    pub(super) answers: Answers,
+}
+
+impl Reader {
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        let extensions = request.extensions();
+        let answers = extensions.get().cloned().unwrap_or_default();
+        Self { peer: extensions.get().cloned(), answers }
+    }
+}
+
 /// One stream being told.
 pub(super) struct Telling<S> {
     door: Door,
-    peer: Option<Peer>,
+    reader: Reader,
     caller: Arc<Caller>,
     method: &'static str,
     stall_max: Duration,
@@ -102,14 +124,14 @@ impl<S: Source> Telling<S> {
     /// A stream that was just permitted to whoever is at the other end of a connection.
     pub(super) fn new(
         door: &Door,
-        (caller, peer): (&Arc<Caller>, Option<Peer>),
+        (caller, reader): (&Arc<Caller>, Reader),
         method: &'static str,
         stall_max: Duration,
         source: S,
     ) -> Self {
         let authorised = door.broker.clock.since_boot();
         let (door, caller) = (door.clone(), Arc::clone(caller));
-        Self { door, peer, caller, method, stall_max, source, authorised, told: Revision::ZERO }
+        Self { door, reader, caller, method, stall_max, source, authorised, told: Revision::ZERO }
     }
 
     /// Tells, from now on and until something ends it.
@@ -120,14 +142,16 @@ impl<S: Source> Telling<S> {
     ) -> Outgoing<S::Told> {
         // One place more, and kept free: whatever waits, the last word is heard.
         let (outgoing, unread) = mpsc::channel(UNREAD_MAX + 1);
-        tokio::spawn(self.until_it_ends(incoming, outgoing));
-        Outgoing { unread, _share: share }
+        let (is_there, gone) = oneshot::channel();
+        tokio::spawn(self.until_it_ends(incoming, outgoing, gone));
+        Outgoing { unread, _share: share, _is_there: is_there }
     }
 
     async fn until_it_ends(
         mut self,
         incoming: impl Stream<Item = Result<S::Asked, Status>> + Send + Unpin,
         outgoing: mpsc::Sender<Result<S::Told, Status>>,
+        gone: oneshot::Receiver<Infallible>,
     ) {
         let Ok(last) = outgoing.clone().reserve_owned().await else { return };
         let status = match self.tell(incoming, &outgoing).await {
@@ -136,6 +160,12 @@ impl<S: Source> Telling<S> {
             End::Refused(refusal) => self.door.refused(&self.caller, &Asked::method(self.method), &refusal),
         };
         last.send(Err(status));
+        drop(outgoing);
+        // A reader that does not even take the last word holds its place for nothing.
+        tokio::select! {
+            _ = gone => {}
+            () = self.door.broker.clock.sleep(self.stall_max.saturating_mul(LAST_WORD_STALLS)) => self.reader.answers.cut(),
+        }
     }
 
     async fn tell(
@@ -207,8 +237,11 @@ impl<S: Source> Telling<S> {
     fn authorise(&mut self) -> Result<(), Refusal> {
         let broker = &self.door.broker;
         if !sabotage::on("streams_outlive_their_authorisation") {
-            let known =
-                self.peer.as_ref().map_or(Err("no_connection"), |peer| peer.caller(broker.clock.now().judge));
+            let known = self
+                .reader
+                .peer
+                .as_ref()
+                .map_or(Err("no_connection"), |peer| peer.caller(broker.clock.now().judge));
             let nobody = |reason| Refusal::new(Kind::Unauthenticated, reason, "the caller is not known");
             let caller = known.map_err(nobody)?;
             self.source.authorise(broker, &caller)?;

@@ -81,6 +81,8 @@ impl HttpLimits {
         AcceptLimits {
             connections_max: self.connections_max,
             connections_per_peer_max: self.connections_per_peer_max,
+            // All of this machine are one network.
+            connections_per_network_max: self.connections_max,
             handshakes_max: self.handshakes_max,
             handshakes_per_peer_max: self.handshakes_per_peer_max,
             drain_max: self.drain_max,
@@ -201,13 +203,14 @@ async fn serve_connection(
     limits: &HttpLimits,
     counters: &Counters,
 ) {
-    let Accepted { stream, origin, mut place, drain } = accepted;
+    let Accepted { stream, origin, place, drain } = accepted;
     let Some(tls) = tls else {
         place.established();
         return serve_http1(stream, routes, limits, drain).await;
     };
     let protocols = [None, Some(b"http/1.1".as_slice())];
-    match within(limits.handshake_max, handshake(stream, tls.load_full(), &protocols)).await {
+    let started = handshake(stream, tls.load_full(), &protocols, &place);
+    match within(limits.handshake_max, &place, started).await {
         Ok(stream) => {
             place.established();
             serve_http1(stream, routes, limits, drain).await;

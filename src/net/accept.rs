@@ -24,6 +24,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 pub(crate) struct AcceptLimits {
     pub(crate) connections_max: usize,
     pub(crate) connections_per_peer_max: usize,
+    pub(crate) connections_per_network_max: usize,
     pub(crate) handshakes_max: usize,
     pub(crate) handshakes_per_peer_max: usize,
     pub(crate) drain_max: Duration,

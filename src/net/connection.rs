@@ -13,14 +13,17 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::Service;
 
 use super::accept::{Accepted, Drain};
+use super::admission::Place;
+use super::answers::Answers;
 use super::stream::{Metered, Replayed};
 use super::{Admitted, ConnectionId, Counters, LocalPeer, NetLimits, Origin, Refusal, TlsPeer};
 
@@ -46,6 +49,8 @@ pub(crate) enum HandshakeError {
     Preface,
     #[error("the deadline of the handshake has passed")]
     Deadline,
+    #[error("the handshake made way for that of a newcomer")]
+    MadeWay,
     #[error("the peer is another user")]
     ForeignUser,
 }
@@ -59,9 +64,21 @@ pub(crate) async fn handshake(
     stream: TcpStream,
     tls: Arc<ServerConfig>,
     protocols: &[Option<&[u8]>],
+    place: &Place,
 ) -> Result<TlsStart, HandshakeError> {
-    let metered = Metered::new(stream, HANDSHAKE_BYTES_MAX);
-    let mut stream = match TlsAcceptor::from(tls).accept(metered).into_fallible().await {
+    let mut acceptor =
+        LazyConfigAcceptor::new(Acceptor::default(), Metered::new(stream, HANDSHAKE_BYTES_MAX));
+    let hello = match (&mut acceptor).await {
+        Ok(hello) => hello,
+        Err(error) => {
+            if let Some(refused) = acceptor.take_io() {
+                hear_out(refused).await;
+            }
+            return Err(HandshakeError::Tls(error));
+        }
+    };
+    place.begun();
+    let mut stream = match hello.into_stream(tls).into_fallible().await {
         Ok(stream) => stream,
         Err((error, refused)) => {
             hear_out(refused).await;
@@ -93,10 +110,10 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     counters: &Counters,
     admit: &(dyn Fn(TlsPeer) -> Admitted<C> + Send + Sync),
 ) {
-    let Accepted { stream, origin, mut place, drain } = accepted;
+    let Accepted { stream, origin, place, drain } = accepted;
     let Some(address) = origin else { return };
-    let started = within(limits.handshake_max, async {
-        let mut stream = handshake(stream, tls, &[Some(b"h2")]).await?;
+    let started = within(limits.handshake_max, &place, async {
+        let mut stream = handshake(stream, tls, &[Some(b"h2")], &place).await?;
         preface(&mut stream).await?;
         Ok(stream)
     });
@@ -108,7 +125,8 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let admitted = admit(TlsPeer { certificates: certificates.into(), address, connection: place.id() });
     let age = admitted.age_max.min(spread(limits.connection_age_max, place.id()));
-    serve_http2(stream, routes, admitted.extension, limits, age, drain).await;
+    let serving = Serving { routes, limits, counters, origin, age, drain };
+    serving.http2(stream, admitted.extension).await;
 }
 
 /// Serves one connection of the local socket.
@@ -119,8 +137,8 @@ pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
     counters: &Counters,
     admit: &(dyn Fn(LocalPeer) -> C + Send + Sync),
 ) {
-    let Accepted { mut stream, origin, mut place, drain } = accepted;
-    let started = within(limits.handshake_max, async {
+    let Accepted { mut stream, origin, place, drain } = accepted;
+    let started = within(limits.handshake_max, &place, async {
         let peer = stream.peer_cred().map_err(HandshakeError::Broken)?;
         if peer.uid() != 0 && peer.uid() != nix::unistd::geteuid().as_raw() {
             return Err(HandshakeError::ForeignUser);
@@ -135,7 +153,7 @@ pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
     place.established();
     let extension = admit(LocalPeer { uid: peer.uid(), pid: peer.pid(), connection: place.id() });
     let age = spread(limits.connection_age_max, place.id());
-    serve_http2(stream, routes, extension, limits, age, drain).await;
+    Serving { routes, limits, counters, origin, age, drain }.http2(stream, extension).await;
 }
 
 /// Runs a connection until it ends. Asks it to close by `close` when it is too old or the listener closes, and cuts
@@ -168,34 +186,58 @@ pub(crate) async fn drive<T: Future<Output = Result<(), hyper::Error>>>(
     }
 }
 
-async fn serve_http2<S, C>(
-    stream: S,
+/// What an established connection is served with.
+struct Serving<'a> {
     routes: Router,
-    extension: C,
-    limits: &NetLimits,
+    limits: &'a NetLimits,
+    counters: &'a Counters,
+    origin: Origin,
     age: Duration,
     drain: Drain,
-) where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    C: Clone + Send + Sync + 'static,
-{
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(extension.clone());
-        routes.clone().call(request)
-    });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams_max)
-        .max_header_list_size(limits.header_list_bytes_max)
-        .initial_stream_window_size(limits.stream_window_bytes)
-        .initial_connection_window_size(limits.connection_window_bytes)
-        .max_send_buf_size(limits.send_buffer_bytes_max)
-        .max_pending_accept_reset_streams(limits.reset_streams_max)
-        .max_local_error_reset_streams(limits.reset_streams_max)
-        .keep_alive_interval(limits.keepalive_interval)
-        .keep_alive_timeout(limits.keepalive_timeout)
-        .serve_connection(TokioIo::new(Replayed::new(PREFACE, stream)), service);
-    drive(connection, http2::Connection::graceful_shutdown, age, limits.connection_grace, drain).await;
+}
+
+/// The client left an answer untaken.
+#[derive(Debug, thiserror::Error)]
+#[error("an answer was not taken in time")]
+struct Untaken;
+
+impl Serving<'_> {
+    async fn http2<S, C>(self, stream: S, extension: C)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Clone + Send + Sync + 'static,
+    {
+        let Self { routes, limits, counters, origin, age, drain } = self;
+        let answers = Answers::default();
+        let service = {
+            let answers = answers.clone();
+            service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(extension.clone());
+                request.extensions_mut().insert(answers.clone());
+                let (answering, answers) = (routes.clone().call(request), answers.clone());
+                async move { answering.await.map(|response| answers.watched(response)) }
+            })
+        };
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams_max)
+            .max_header_list_size(limits.header_list_bytes_max)
+            .initial_stream_window_size(limits.stream_window_bytes)
+            .initial_connection_window_size(limits.connection_window_bytes)
+            .max_send_buf_size(limits.send_buffer_bytes_max)
+            .max_pending_accept_reset_streams(limits.reset_streams_max)
+            .max_local_error_reset_streams(limits.reset_streams_max)
+            .keep_alive_interval(limits.keepalive_interval)
+            .keep_alive_timeout(limits.keepalive_timeout)
+            .serve_connection(TokioIo::new(Replayed::new(PREFACE, stream)), service);
+        let grace = limits.connection_grace;
+        tokio::select! {
+            () = drive(connection, http2::Connection::graceful_shutdown, age, grace, drain) => {}
+            () = answers.left_untaken(limits.answer_max) => {
+                counters.refuse(Refusal::AnswerUntaken, origin, &Untaken);
+            }
+        }
+    }
 }
 
 /// Reads the preface, for which the HTTP/2 implementation itself would wait without end.
@@ -207,14 +249,20 @@ async fn preface(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), HandshakeE
 
 pub(crate) async fn within<T>(
     limit: Duration,
+    place: &Place,
     handshake: impl Future<Output = Result<T, HandshakeError>>,
 ) -> Result<T, HandshakeError> {
-    timeout(limit, handshake).await.unwrap_or(Err(HandshakeError::Deadline))
+    tokio::select! {
+        biased;
+        outcome = timeout(limit, handshake) => outcome.unwrap_or(Err(HandshakeError::Deadline)),
+        () = place.makes_way() => Err(HandshakeError::MadeWay),
+    }
 }
 
 pub(crate) fn refuse(counters: &Counters, origin: Origin, error: &HandshakeError) {
     let refusal = match error {
         HandshakeError::Deadline => Refusal::HandshakeDeadline,
+        HandshakeError::MadeWay => Refusal::MadeWay,
         HandshakeError::ForeignUser => Refusal::ForeignUser,
         _ => Refusal::HandshakeFailed,
     };

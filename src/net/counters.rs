@@ -11,7 +11,7 @@ const SAMPLES_MAX: u64 = 10;
 /// How often refusals that were not described are summed up in one line.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why a connection was refused or cut before it could carry a request.
+/// Why a connection was refused or cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Refusal {
@@ -19,8 +19,12 @@ pub enum Refusal {
     ConnectionsFull,
     /// The peer has as many connections as one may have.
     PeerFull,
-    /// There are as many handshakes as the listener takes.
+    /// The network that the peer is of has as many connections as one may have.
+    NetworkFull,
+    /// There are as many handshakes as the listener takes, and none that has to make way.
     HandshakesFull,
+    /// The handshake made way for that of a newcomer.
+    MadeWay,
     /// The handshake took too long.
     HandshakeDeadline,
     /// The handshake failed, in TLS or in the HTTP/2 preface.
@@ -29,18 +33,23 @@ pub enum Refusal {
     ForeignUser,
     /// The process or the machine has no descriptors or memory left: the connection waits and is tried again.
     Exhausted,
+    /// The client did not take an answer in time: the connection was cut with all its calls.
+    AnswerUntaken,
 }
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::ConnectionsFull,
         Self::PeerFull,
+        Self::NetworkFull,
         Self::HandshakesFull,
+        Self::MadeWay,
         Self::HandshakeDeadline,
         Self::HandshakeFailed,
         Self::ForeignUser,
         Self::Exhausted,
+        Self::AnswerUntaken,
     ];
 
     /// The name, the same in metric and log.
@@ -49,11 +58,14 @@ impl Refusal {
         match self {
             Self::ConnectionsFull => "connections_full",
             Self::PeerFull => "peer_full",
+            Self::NetworkFull => "network_full",
             Self::HandshakesFull => "handshakes_full",
+            Self::MadeWay => "made_way",
             Self::HandshakeDeadline => "handshake_deadline",
             Self::HandshakeFailed => "handshake_failed",
             Self::ForeignUser => "foreign_user",
             Self::Exhausted => "exhausted",
+            Self::AnswerUntaken => "answer_untaken",
         }
     }
 }

@@ -17,10 +17,10 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
 use super::accept::Listen;
-use super::admission::Admission;
 use super::stream::Metered;
 use super::*;
 
+mod admission;
 mod local;
 
 /// No test waits for this long unless it fails.
@@ -317,60 +317,25 @@ async fn r2_one_peer_has_no_more_connections_than_its_cap_and_gets_places_back()
     assert_eq!(call(&mut third, "/who").await.unwrap().0, StatusCode::OK);
 }
 
-#[test]
-fn r2_a_peer_that_is_silent_in_its_handshakes_leaves_room_for_others() {
-    let limits = AcceptLimits {
-        connections_max: 9,
-        connections_per_peer_max: 9,
-        handshakes_max: 3,
-        handshakes_per_peer_max: 2,
-        drain_max: Duration::ZERO,
-    };
-    let admission = Admission::new(limits, Arc::new(Counters::new("grpc")));
-    let from = |address: &str| admission.admit(Some(SocketAddr::new(address.parse().unwrap(), 1)));
-    let mut first = from("192.0.2.1").unwrap();
-    let second = from("192.0.2.1").unwrap();
-    assert_eq!(from("192.0.2.1").unwrap_err(), Refusal::PeerFull);
-    let other = from("192.0.2.2").unwrap();
-    drop(other);
-    first.established();
-    let third = from("192.0.2.1").unwrap();
-    drop((first, second, third));
-    assert!(from("192.0.2.1").is_ok() && from("192.0.2.1").is_ok(), "every place came back");
-}
-
-#[test]
-fn r1_places_are_counted_in_all_per_peer_and_in_handshake() {
-    let counters = Arc::new(Counters::new("grpc"));
-    let limits = AcceptLimits {
-        connections_max: 4,
-        connections_per_peer_max: 2,
-        handshakes_max: 3,
-        handshakes_per_peer_max: 3,
-        drain_max: Duration::ZERO,
-    };
-    let admission = Admission::new(limits, Arc::clone(&counters));
-    let from = |address: &str| admission.admit(Some(SocketAddr::new(address.parse().unwrap(), 1)));
-    let mut first = from("2001:db8::1").unwrap();
-    let mut second = from("2001:db8::ffff:2").unwrap();
-    assert_eq!(
-        from("2001:db8:0:0:abcd::").unwrap_err(),
-        Refusal::PeerFull,
-        "a network of 64 bits is one peer"
-    );
-    let third = from("192.0.2.1").unwrap();
-    assert_eq!(from("192.0.2.2").unwrap_err(), Refusal::HandshakesFull);
-    first.established();
-    first.established();
-    second.established();
-    let fourth = from("::ffff:192.0.2.1").unwrap();
-    assert_eq!(from("192.0.2.1").unwrap_err(), Refusal::PeerFull, "a mapped address is the address");
-    assert_eq!(from("192.0.2.3").unwrap_err(), Refusal::ConnectionsFull);
-    drop((first, second, third, fourth));
-    assert_eq!((counters.accepted(), counters.open()), (4, 0));
-    let again: Vec<_> = ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(from).into_iter().collect();
-    assert!(again.iter().all(Result::is_ok), "every place came back");
-    assert_eq!(from("192.0.2.4").unwrap_err(), Refusal::HandshakesFull);
+#[tokio::test]
+async fn r2_silent_sockets_keep_nobody_out() {
+    let tls = tls();
+    let limits = NetLimits { handshakes_max: 4, handshake_max: FOR_EVER, ..NetLimits::default() };
+    let running = run(&tls, limits, FOR_EVER).await;
+    let (mut before, _before) = connect(&tls, &running).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        // The first byte of a ClientHello is not one.
+        stream.write_all(&[0x16]).await.unwrap();
+        silent.push(stream);
+    }
+    let (mut after, _after) = connect(&tls, &running).await;
+    for client in [&mut before, &mut after] {
+        assert_eq!(call(client, "/who").await.unwrap().0, StatusCode::OK);
+    }
+    running.refused(Refusal::MadeWay, 17).await;
+    assert!(is_closed(&mut silent[0]).await, "the oldest is gone");
 }
 
 #[tokio::test]

@@ -316,6 +316,9 @@ async fn w8_a_stream_ends_with_its_authorisation() {
 async fn w7_a_reader_that_takes_nothing_is_cut_off_and_loses_nothing() {
     let world = World::with(|config, _| {
         config.insert("limits".to_owned(), toml::toml! { audit_stall_seconds_max = 1 }.into());
+        // Its connection stays, so that it hears where it was.
+        let grpc = config.get_mut("grpc").and_then(|grpc| grpc.as_table_mut()).unwrap();
+        grpc.insert("answer_seconds_max".to_owned(), 300.into());
     });
     let auditor = world.client(OPERATOR).await;
     let orchestrator = world.client(ORCHESTRATOR).await;

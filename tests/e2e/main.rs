@@ -17,6 +17,10 @@ mod documented;
 #[cfg(test)]
 mod every_method;
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
+mod frames;
+#[cfg(test)]
 mod hardening;
 #[cfg(test)]
 mod holder;
@@ -36,6 +40,8 @@ mod limits;
 mod lock;
 #[cfg(test)]
 mod operator;
+#[cfg(test)]
+mod overload;
 #[cfg(test)]
 mod quota;
 #[cfg(test)]

@@ -400,6 +400,16 @@ impl<T: std::fmt::Debug> Answer<T> {
         self.result.is_ok()
     }
 
+    /// Whether the call was answered; if not, it was refused with this code and reason, and the journal will say the same.
+    #[track_caller]
+    pub(crate) fn answered_or_refused(self, code: Code, reason: &str) -> bool {
+        let is_ok = self.is_ok();
+        if !is_ok {
+            self.refused(code, reason);
+        }
+        is_ok
+    }
+
     /// The result, for calls that the journal need not know of.
     pub(crate) fn result(self) -> Result<T, Status> {
         self.result

@@ -7,6 +7,7 @@
 
 mod audit;
 mod cpu;
+mod edge;
 mod floor;
 mod load;
 mod machine;
@@ -47,6 +48,14 @@ enum Command {
     Journal(Settings),
     /// Everything.
     All(Settings),
+    /// Overload and floods: B19 and B20.
+    Edge(edge::EdgeSettings),
+    /// Who asks for too much, as a process of its own.
+    #[command(hide = true)]
+    Rush(Place),
+    /// Who wants to harm, as a process of its own.
+    #[command(hide = true)]
+    Flood(Place),
     /// The floor server, as a process of its own.
     #[command(hide = true)]
     Floor(Place),
@@ -104,6 +113,9 @@ fn main() -> ExitCode {
         Command::All(settings) => {
             measure(&settings, Subjects { mint: true, svid: true, introspect: true, journal: true })
         }
+        Command::Edge(settings) => edge::run(&settings),
+        Command::Rush(place) => edge::rush(&place.dir),
+        Command::Flood(place) => edge::flood(&place.dir),
         Command::Floor(place) => floor::serve(&place.dir),
         Command::Load(place) => load::generate(&place.dir),
         Command::Records(place) => records::write(&place.dir),

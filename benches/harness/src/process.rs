@@ -85,6 +85,11 @@ impl Process {
         }
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What its threads have used until now.
     pub(crate) fn usage(&self) -> Result<Usage, Failure> {
         Usage::of(self.child.id())

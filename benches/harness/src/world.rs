@@ -49,6 +49,10 @@ pub(crate) fn make(dir: &Path) -> Result<(), Failure> {
     let mut config: toml::Table = fs::read_to_string(&made.config)?.parse()?;
     let grpc = config.get_mut("grpc").and_then(toml::Value::as_table_mut).ok_or("no section grpc")?;
     grpc.insert("connection_age_seconds_max".to_owned(), i64::try_from(CONNECTION_AGE.as_secs())?.into());
+    // One identity stands for many callers.
+    let limits = config.entry("limits").or_insert_with(|| toml::Table::new().into());
+    let limits = limits.as_table_mut().ok_or("no section limits")?;
+    limits.insert("calls_per_second_per_caller_max".to_owned(), 1_000_000.into());
     fs::write(&made.config, toml::to_string(&config)?)?;
     Ok(())
 }

@@ -133,6 +133,17 @@ impl Daemon {
         self.child.as_ref().unwrap().id()
     }
 
+    /// The most memory that was resident at once since this was asked last, in KiB, and what is resident now from then on.
+    #[must_use]
+    pub fn peak_kib(&self) -> u64 {
+        let process = format!("/proc/{}", self.id());
+        let status = fs::read_to_string(format!("{process}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        // 5: the mark is what is resident now (proc(5), clear_refs).
+        fs::write(format!("{process}/clear_refs"), "5").unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.id().try_into().unwrap()), signal).unwrap();
     }

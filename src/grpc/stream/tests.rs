@@ -13,7 +13,16 @@ async fn telling(sample: &Sample) -> (Telling<Watch>, Share) {
     let (watch, share) = sample.broker.watch(&caller, WatchAsk::default()).unwrap();
     let proofs = ProofMemory::new(NonZeroU32::MIN, NonZeroU32::MIN);
     let door = Door::new(Arc::clone(&sample.broker), proofs, "https://broker.example".to_owned());
-    (Telling::new(&door, (&caller, Some(sample.peer(XY_SERVER))), WATCH, STALL_MAX, watch), share)
+    (
+        Telling::new(
+            &door,
+            (&caller, Reader { peer: Some(sample.peer(XY_SERVER)), ..Reader::default() }),
+            WATCH,
+            STALL_MAX,
+            watch,
+        ),
+        share,
+    )
 }
 
 const STALL_MAX: Duration = Duration::from_secs(10);
@@ -98,7 +107,8 @@ async fn w8_nothing_is_told_to_whoever_is_nobody_any_more() {
 
     // The record of it says who that was.
     let caller = telling.caller.spiffe_id().clone();
-    telling.until_it_ends(tokio_stream::pending(), outgoing).await;
+    let (_, gone) = oneshot::channel();
+    telling.until_it_ends(tokio_stream::pending(), outgoing, gone).await;
     assert_eq!(unread.recv().await.unwrap().unwrap_err().code(), Code::Unauthenticated);
     let records = sample.journal.records();
     let last = brevet_core::record::decode(&records.last().unwrap().body).unwrap();

@@ -1,0 +1,254 @@
+//! Overload and floods: B19 and B20.
+//!
+//! Here the unit is time on the wall, since what is asked is how long an honest caller waits; so each figure is held
+//! against the same call on the same machine just before. Who rushes and who floods are processes of their own, and what
+//! floods has one thread, that is one core at most. The limit of a single caller's rate is set out of the way: it would
+//! keep the overload out before it is one.
+
+mod flood;
+mod rush;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use brevet::clock::since_boot;
+use brevet_api::v1;
+use brevet_client::Broker;
+use clap::Args;
+use serde::Serialize;
+use tokio::runtime::Runtime;
+
+pub(crate) use self::flood::flood;
+pub(crate) use self::rush::rush;
+use self::rush::{Mints, Rush, Rushed};
+use crate::process::Process;
+use crate::{Failure, world};
+
+/// Calls in flight at which the daemon gives the most.
+const PEAK_IN_FLIGHT: u64 = 64;
+/// How many times as many calls as the daemon lets in.
+const OVERLOAD: u64 = 5;
+/// Calls in flight that the daemon lets in of what makes something new: three quarters of the default.
+const LET_IN: u64 = 768;
+/// Between two probes.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How long it is measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EdgeSettings {
+    /// Seconds of overload; what it is held against has a sixth of it on either side, and each flood a quarter.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(4..=600))]
+    seconds: u64,
+    /// Print JSON on standard output, and the table on standard error.
+    #[arg(long)]
+    json: bool,
+    /// Where the run's own folder is made.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Found {
+    id: &'static str,
+    what: String,
+    value: f64,
+    bar: f64,
+    more_is_better: bool,
+    /// What was measured and what it is held against, in `unit`.
+    sides: [f64; 2],
+    unit: &'static str,
+}
+
+/// Measures in a folder of its own, which is gone afterwards, and prints what was found.
+pub(crate) fn run(settings: &EdgeSettings) -> Result<(), Failure> {
+    let parent = match &settings.dir {
+        Some(dir) => dir.clone(),
+        None => std::env::current_exe()?.parent().map(Path::to_owned).ok_or("no folder")?,
+    };
+    let folder = tempfile::Builder::new().prefix("brevet-bench-").tempdir_in(parent)?;
+    let dir = folder.path();
+    world::make(dir)?;
+    configure(dir)?;
+    let daemon = Process::daemon(dir)?;
+    let runtime = Runtime::new()?;
+    let mut probe = runtime.block_on(Probe::connect(dir))?;
+    let mut found = overload(dir, &runtime, &mut probe, Duration::from_secs(settings.seconds))?;
+    found.extend(floods(dir, &runtime, &mut probe, &daemon, Duration::from_secs(settings.seconds) / 4)?);
+    drop(probe);
+    daemon.stop()?;
+
+    let mut table = String::from("id   value    bar   what\n");
+    for Found { id, what, value, bar, more_is_better, sides: [measured, against], unit } in &found {
+        let (sign, reached) = if *more_is_better { ('≥', value >= bar) } else { ('≤', value <= bar) };
+        let reached = if reached { "yes" } else { "no" };
+        table += &format!(
+            "{id} {value:>7.2} {sign}{bar:>5.2} {reached:<3} {what}: {measured:.1} / {against:.1} {unit}\n"
+        );
+    }
+    if settings.json {
+        eprint!("{table}");
+        println!("{}", serde_json::to_string(&found)?);
+    } else {
+        print!("{table}");
+    }
+    Ok(())
+}
+
+/// Room for as many leases as a run makes.
+fn configure(dir: &Path) -> Result<(), Failure> {
+    let path = dir.join("brevet.toml");
+    let mut config: toml::Table = fs::read_to_string(&path)?.parse()?;
+    let limits = config.entry("limits").or_insert_with(|| toml::Table::new().into());
+    let limits = limits.as_table_mut().ok_or("no section limits")?;
+    for quota in ["leases_live_per_task_max", "leases_issued_per_task_max", "leases_live_per_opener_max"] {
+        limits.insert(quota.to_owned(), 1_000_000_000.into());
+    }
+    Ok(fs::write(path, toml::to_string(&config)?)?)
+}
+
+fn overload(dir: &Path, runtime: &Runtime, probe: &mut Probe, time: Duration) -> Result<Vec<Found>, Failure> {
+    let mut rush = Process::start("rush", dir)?;
+    let aside = time / 6;
+    let calm = Rush { in_flight: PEAK_IN_FLIGHT, time: aside };
+    let _warm: Rushed = rush.ask(&Rush { time: aside / 4, ..calm })?;
+    let before: Rushed = rush.ask(&calm)?;
+    let idle_before = runtime.block_on(probe.revoke_for(aside))?;
+    let (under, over) = std::thread::scope(|scope| {
+        let rushing = scope.spawn(|| rush.ask(&Rush { in_flight: OVERLOAD * LET_IN, time }));
+        let under = runtime.block_on(probe.revoke_for(time));
+        (under, rushing.join())
+    });
+    let (under, over): (Vec<Duration>, Rushed) = (under?, over.map_err(|_| "the rush broke off")??);
+    let idle_after = runtime.block_on(probe.revoke_for(aside))?;
+    let after: Rushed = rush.ask(&calm)?;
+    let peak = f64::midpoint(before.per_second(), after.per_second());
+    let idle = p99([idle_before, idle_after].concat())?;
+    let under = p99(under)?;
+    let refused = over.refused as f64 / (over.refused + over.issued).max(1) as f64 * 100.0;
+    let what = format!("goodput at {OVERLOAD} times what is let in / peak ({refused:.0} % refused)");
+    Ok(vec![
+        Found {
+            id: "B19",
+            what,
+            value: over.per_second() / peak,
+            bar: 0.85,
+            more_is_better: true,
+            sides: [over.per_second(), peak],
+            unit: "mints/s",
+        },
+        Found {
+            id: "B19",
+            what: "p99 of a revocation meanwhile / idle".to_owned(),
+            value: under / idle,
+            bar: 2.0,
+            more_is_better: false,
+            sides: [under, idle],
+            unit: "ms",
+        },
+    ])
+}
+
+fn floods(
+    dir: &Path,
+    runtime: &Runtime,
+    probe: &mut Probe,
+    daemon: &Process,
+    time: Duration,
+) -> Result<Vec<Found>, Failure> {
+    let mut found = Vec::new();
+    for kind in flood::Kind::ALL {
+        let idle = runtime.block_on(probe.mint_for(time / 2))?;
+        let before = resident_kib(daemon)?;
+        let mut flood = Process::start("flood", dir)?;
+        let (under, sent) = std::thread::scope(|scope| {
+            let flooding = scope.spawn(|| flood.ask(&flood::Flood { kind, time }));
+            let under = runtime.block_on(probe.mint_for(time));
+            (under, flooding.join())
+        });
+        let sent: u64 = sent.map_err(|_| "the flood broke off")??;
+        let grown = resident_kib(daemon)?.saturating_sub(before) as f64 / 1024.0;
+        let (under, idle) = (p99(under?)?, p99(idle)?);
+        let per_second = sent as f64 / time.as_secs_f64();
+        let (name, all) = (kind.as_str(), format!("{per_second:.0}/s"));
+        found.push(Found {
+            id: "B20",
+            what: format!("p99 of a mint under {name} ({all}) / idle"),
+            value: under / idle,
+            bar: 2.0,
+            more_is_better: false,
+            sides: [under, idle],
+            unit: "ms",
+        });
+        found.push(Found {
+            id: "B20",
+            what: format!("MiB that {name} make the daemon grow by"),
+            value: grown,
+            bar: 64.0,
+            more_is_better: false,
+            sides: [before as f64 / 1024.0 + grown, before as f64 / 1024.0],
+            unit: "MiB",
+        });
+    }
+    Ok(found)
+}
+
+/// What is resident now.
+fn resident_kib(process: &Process) -> Result<u64, Failure> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+    Ok(resident.trim().trim_end_matches(" kB").parse()?)
+}
+
+/// The time that all but one in a hundred took at most, in milliseconds.
+fn p99(mut times: Vec<Duration>) -> Result<f64, Failure> {
+    times.sort_unstable();
+    let at = times.len().saturating_sub(1) * 99 / 100;
+    Ok(times.get(at).ok_or("nothing was measured")?.as_secs_f64() * 1e3)
+}
+
+/// An honest caller who looks how long its calls take.
+struct Probe {
+    mints: Mints,
+    operator: Broker,
+}
+
+impl Probe {
+    async fn connect(dir: &Path) -> Result<Self, Failure> {
+        let operator = world::connect_to_daemon(dir, "operator").await?;
+        Ok(Self { mints: Mints::connect(dir, 1, "probe").await?, operator })
+    }
+
+    /// Mints, one after the other.
+    async fn mint_for(&mut self, time: Duration) -> Result<Vec<Duration>, Failure> {
+        let (end, mut times) = (since_boot() + time, Vec::new());
+        while since_boot() < end {
+            let begun = since_boot();
+            self.mints.mint(0).await?;
+            times.push(since_boot() - begun);
+            tokio::time::sleep(PAUSE / 4).await;
+        }
+        Ok(times)
+    }
+
+    /// Revokes leases that were issued before.
+    async fn revoke_for(&mut self, time: Duration) -> Result<Vec<Duration>, Failure> {
+        let mut leases = Vec::new();
+        for _ in 0..time.as_millis() / PAUSE.as_millis() + 1 {
+            leases.push(self.mints.mint_patiently().await?);
+        }
+        let (end, mut times) = (since_boot() + time, Vec::new());
+        for name in leases {
+            if since_boot() >= end {
+                break;
+            }
+            let begun = since_boot();
+            let request = v1::RevokeLeaseRequest { name, reason: "measured".to_owned() };
+            self.operator.leases().revoke_lease(request).await?;
+            times.push(since_boot() - begun);
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(times)
+    }
+}

@@ -1,0 +1,167 @@
+//! Who asks for more than there is: callers that each ask for a credential again as soon as they have one, and that wait
+//! as they are told when they are refused.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use brevet::clock::since_boot;
+use brevet_api::v1;
+use brevet_client::Broker;
+use brevet_client::dpop::HolderKey;
+use serde::{Deserialize, Serialize};
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::process::obey;
+use crate::{Failure, world};
+
+/// Streams of one connection, as the daemon's default has it.
+const STREAMS: u64 = 128;
+/// Tasks that are drawn on in turn.
+const TASKS: u64 = 64;
+
+/// So many callers for so long.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Rush {
+    pub(super) in_flight: u64,
+    pub(super) time: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Rushed {
+    pub(super) issued: u64,
+    pub(super) refused: u64,
+    pub(super) time: Duration,
+}
+
+impl Rushed {
+    pub(super) fn per_second(&self) -> f64 {
+        self.issued as f64 / self.time.as_secs_f64()
+    }
+}
+
+/// Mints over a few connections.
+#[derive(Clone)]
+pub(super) struct Mints {
+    agents: Arc<[Broker]>,
+    tasks: Arc<[String]>,
+    named: Arc<AtomicU64>,
+    name: &'static str,
+}
+
+impl Mints {
+    pub(super) async fn connect(dir: &Path, connections: u64, name: &'static str) -> Result<Self, Failure> {
+        let mut agents = Vec::new();
+        for _ in 0..connections {
+            agents.push(world::connect_to_daemon(dir, world::AGENT).await?);
+        }
+        let orchestrator = world::connect_to_daemon(dir, world::ORCHESTRATOR).await?;
+        let holder = HolderKey::from_pem(&fs::read(dir.join(format!("{}.key", world::AGENT)))?)?;
+        let mut tasks = Vec::new();
+        for number in 0..TASKS {
+            let request = v1::CreateTaskRequest {
+                request_id: format!("{name}-{}-{number}", std::process::id()),
+                agent: world::AGENT_ID.to_owned(),
+                task_type: "summarise".to_owned(),
+                purpose: "measurement".to_owned(),
+                sensitivity_max: v1::Sensitivity::Moderate.into(),
+                prompt_origin: v1::PromptOrigin::User.into(),
+                scope: vec![permission("reports/**")],
+                holder_key_thumbprint: Some(holder.thumbprint().to_string()),
+                ..v1::CreateTaskRequest::default()
+            };
+            let answer = orchestrator.tasks().create_task(request).await?.into_inner();
+            tasks.push(answer.task.ok_or("no task")?.name);
+        }
+        Ok(Self { agents: agents.into(), tasks: tasks.into(), named: Arc::default(), name })
+    }
+
+    /// Mints once, on the connection of this caller, and gives the lease.
+    pub(super) async fn mint(&self, caller: u64) -> Result<String, Status> {
+        let number = self.named.fetch_add(1, Ordering::Relaxed);
+        let nothing = || Status::internal("nothing to call");
+        let request = v1::IssueCredentialRequest {
+            task: turn(&self.tasks, number).ok_or_else(nothing)?.clone(),
+            request_id: format!("{}-{}-{number}", self.name, std::process::id()),
+            profile: v1::Profile::TaskToken.into(),
+            audience: world::AUDIENCE.to_owned(),
+            scope: vec![permission("reports/q3")],
+            ..v1::IssueCredentialRequest::default()
+        };
+        let agent = turn(&self.agents, caller).ok_or_else(nothing)?;
+        let answer = agent.credentials().issue_credential(request).await?.into_inner();
+        Ok(answer.credential.ok_or_else(nothing)?.lease)
+    }
+
+    /// Mints however often it takes.
+    pub(super) async fn mint_patiently(&self) -> Result<String, Status> {
+        loop {
+            match self.mint(0).await {
+                Err(status) if status.code() == Code::ResourceExhausted => wait(&status).await,
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+/// Waits as the daemon says.
+async fn wait(status: &Status) {
+    let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    tokio::time::sleep(told.unwrap_or(Duration::from_secs(1))).await;
+}
+
+fn turn<T>(of: &[T], number: u64) -> Option<&T> {
+    let length = u64::try_from(of.len()).ok()?;
+    of.get(usize::try_from(number.checked_rem(length)?).ok()?)
+}
+
+fn permission(resource: &str) -> v1::Permission {
+    v1::Permission {
+        audience: world::AUDIENCE.to_owned(),
+        resource: resource.to_owned(),
+        actions: vec!["read".to_owned()],
+        ..v1::Permission::default()
+    }
+}
+
+/// Rushes as ordered until standard input closes.
+pub(crate) fn rush(dir: &Path) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    obey(|Rush { in_flight, time }| {
+        runtime.block_on(async {
+            let mints = Mints::connect(dir, in_flight.div_ceil(STREAMS).max(2), "rush").await?;
+            let begun = since_boot();
+            let end = begun + time;
+            let callers: Vec<_> = (0..in_flight)
+                .map(|caller| {
+                    let mints = mints.clone();
+                    tokio::spawn(async move {
+                        let (mut issued, mut refused) = (0, 0);
+                        while since_boot() < end {
+                            match mints.mint(caller).await {
+                                Ok(_) => issued += 1,
+                                Err(status) if status.code() == Code::ResourceExhausted => {
+                                    refused += 1;
+                                    wait(&status).await;
+                                }
+                                Err(status) => return Err(status),
+                            }
+                        }
+                        Ok((issued, refused))
+                    })
+                })
+                .collect();
+            let (mut issued, mut refused) = (0, 0);
+            for caller in callers {
+                let of_caller: (u64, u64) = caller.await??;
+                issued += of_caller.0;
+                refused += of_caller.1;
+            }
+            Ok(Rushed { issued, refused, time: since_boot() - begun })
+        })
+    })
+}

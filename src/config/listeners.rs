@@ -1,0 +1,207 @@
+//! The listeners: where they are, and their limits. Each limit has its unit in its name and a safe default.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+
+use serde::Deserialize;
+
+use super::{ClientCertificate, count, seconds};
+use crate::http::HttpLimits;
+use crate::net::NetLimits;
+
+/// The gRPC listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrpcConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The URL that clients reach it by, as their DPoP proofs name it; `https://` and the address if it is not said.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// DNS names of the server's certificate.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// Addresses in the server's certificate.
+    #[serde(default)]
+    pub ip_addresses: Vec<IpAddr>,
+    /// Whether every client has to have a certificate.
+    #[serde(default)]
+    pub client_certificate: ClientCertificate,
+    /// Whether callers may ask which services there are.
+    #[serde(default)]
+    pub reflection: bool,
+    /// Bytes in one request.
+    #[serde(default = "defaults::message_bytes_max")]
+    pub message_bytes_max: NonZeroU32,
+    /// Connections at once.
+    #[serde(default = "defaults::connections_max")]
+    pub connections_max: NonZeroU32,
+    /// Connections at once from one peer: an IPv4 address or an IPv6 network of 64 bits.
+    #[serde(default = "defaults::connections_per_peer_max")]
+    pub connections_per_peer_max: NonZeroU32,
+    /// Connections at once from one network: an IPv4 network of 24 bits or an IPv6 network of 48 bits.
+    #[serde(default = "defaults::connections_per_network_max")]
+    pub connections_per_network_max: NonZeroU32,
+    /// Handshakes at once. When there are as many, one of whoever has the most makes way for a newcomer.
+    #[serde(default = "defaults::handshakes_max")]
+    pub handshakes_max: NonZeroU32,
+    /// Handshakes at once from one peer.
+    #[serde(default = "defaults::handshakes_per_peer_max")]
+    pub handshakes_per_peer_max: NonZeroU32,
+    /// Seconds from accepting a connection to its handshake being complete.
+    #[serde(default = "defaults::handshake_seconds_max")]
+    pub handshake_seconds_max: NonZeroU32,
+    /// Seconds that a connection is used, at most.
+    #[serde(default = "defaults::connection_age_seconds_max")]
+    pub connection_age_seconds_max: NonZeroU32,
+    /// Seconds that one call may take, its request's body included; a caller may set itself less.
+    #[serde(default = "defaults::call_seconds_max")]
+    pub call_seconds_max: NonZeroU32,
+    /// Calls at once on one connection.
+    #[serde(default = "defaults::streams_per_connection_max")]
+    pub streams_per_connection_max: NonZeroU32,
+    /// Bytes of one request's header fields, as HTTP/2 counts them.
+    #[serde(default = "defaults::header_list_bytes_max")]
+    pub header_list_bytes_max: NonZeroU32,
+    /// Bytes that a client may send on one call before they are read.
+    #[serde(default = "defaults::stream_window_bytes")]
+    pub stream_window_bytes: NonZeroU32,
+    /// Bytes that a client may send on all calls of a connection before they are read.
+    #[serde(default = "defaults::connection_window_bytes")]
+    pub connection_window_bytes: NonZeroU32,
+    /// Bytes of an answer that are kept for one call beyond the part that is being sent.
+    #[serde(default = "defaults::send_buffer_bytes_max")]
+    pub send_buffer_bytes_max: NonZeroU32,
+    /// Calls of one connection that were reset before they were taken up, and likewise those that ended by an error of the
+    /// client's in the protocol; one more ends the connection.
+    #[serde(default = "defaults::resets_max")]
+    pub resets_max: NonZeroU32,
+    /// Seconds that a client may take to take an answer, or what a stream tells; it is cut off within twice that time.
+    #[serde(default = "defaults::answer_seconds_max")]
+    pub answer_seconds_max: NonZeroU32,
+    /// Seconds between two pings of a client.
+    #[serde(default = "defaults::keepalive_interval_seconds")]
+    pub keepalive_interval_seconds: NonZeroU32,
+    /// Seconds that a client may take to answer a ping.
+    #[serde(default = "defaults::keepalive_timeout_seconds")]
+    pub keepalive_timeout_seconds: NonZeroU32,
+    /// Seconds that running calls have when the daemon stops.
+    #[serde(default = "defaults::drain_seconds_max")]
+    pub drain_seconds_max: NonZeroU32,
+}
+
+impl GrpcConfig {
+    /// The limits of the listener.
+    #[must_use]
+    pub fn limits(&self) -> NetLimits {
+        NetLimits {
+            connections_max: count(self.connections_max),
+            connections_per_peer_max: count(self.connections_per_peer_max),
+            connections_per_network_max: count(self.connections_per_network_max),
+            handshakes_max: count(self.handshakes_max),
+            handshakes_per_peer_max: count(self.handshakes_per_peer_max),
+            handshake_max: seconds(self.handshake_seconds_max),
+            connection_age_max: seconds(self.connection_age_seconds_max),
+            // Whatever was begun before the connection got too old may be finished.
+            connection_grace: seconds(self.call_seconds_max),
+            drain_max: seconds(self.drain_seconds_max),
+            streams_max: self.streams_per_connection_max.get(),
+            header_list_bytes_max: self.header_list_bytes_max.get(),
+            stream_window_bytes: self.stream_window_bytes.get(),
+            connection_window_bytes: self.connection_window_bytes.get(),
+            send_buffer_bytes_max: count(self.send_buffer_bytes_max),
+            reset_streams_max: count(self.resets_max),
+            answer_max: seconds(self.answer_seconds_max),
+            keepalive_interval: seconds(self.keepalive_interval_seconds),
+            keepalive_timeout: seconds(self.keepalive_timeout_seconds),
+        }
+    }
+}
+
+/// The HTTP listener: public documents, metrics, probes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Where it listens: a loopback address, since it speaks plain HTTP.
+    pub listen: SocketAddr,
+    /// Connections at once.
+    #[serde(default = "defaults::http_connections_max")]
+    pub connections_max: NonZeroU32,
+    /// Connections at once from one peer address.
+    #[serde(default = "defaults::http_connections_per_peer_max")]
+    pub connections_per_peer_max: NonZeroU32,
+    /// Seconds that a client may take to send a request's head, or leave its connection idle.
+    #[serde(default = "defaults::header_seconds_max")]
+    pub header_seconds_max: NonZeroU32,
+    /// Bytes of one request's line and header fields.
+    #[serde(default = "defaults::header_bytes_max")]
+    pub header_bytes_max: NonZeroU32,
+    /// Header fields of one request.
+    #[serde(default = "defaults::header_fields_max")]
+    pub header_fields_max: NonZeroU32,
+    /// Seconds that a connection is used, at most.
+    #[serde(default = "defaults::http_connection_age_seconds_max")]
+    pub connection_age_seconds_max: NonZeroU32,
+    /// Seconds that a published document may be kept by whoever fetched it.
+    #[serde(default = "defaults::document_age_seconds_max")]
+    pub document_age_seconds_max: NonZeroU32,
+}
+
+impl HttpConfig {
+    /// The limits of the listener; those of handshakes, of which plain HTTP has none, keep their defaults.
+    #[must_use]
+    pub fn limits(&self) -> HttpLimits {
+        HttpLimits {
+            connections_max: count(self.connections_max),
+            connections_per_peer_max: count(self.connections_per_peer_max),
+            header_read_max: seconds(self.header_seconds_max),
+            header_bytes_max: count(self.header_bytes_max),
+            header_fields_max: count(self.header_fields_max),
+            connection_age_max: seconds(self.connection_age_seconds_max),
+            ..HttpLimits::default()
+        }
+    }
+}
+
+mod defaults {
+    use std::num::NonZeroU32;
+
+    use super::super::defaults::small;
+
+    macro_rules! defaults {
+        ($($name:ident = $value:literal;)*) => {
+            $(pub(super) const fn $name() -> NonZeroU32 {
+                small($value)
+            })*
+        };
+    }
+
+    defaults! {
+        message_bytes_max = 65_536;
+        connections_max = 4_096;
+        connections_per_peer_max = 512;
+        connections_per_network_max = 2_048;
+        handshakes_max = 256;
+        handshakes_per_peer_max = 64;
+        handshake_seconds_max = 5;
+        connection_age_seconds_max = 900;
+        call_seconds_max = 30;
+        streams_per_connection_max = 128;
+        header_list_bytes_max = 16_384;
+        stream_window_bytes = 131_072;
+        connection_window_bytes = 262_144;
+        send_buffer_bytes_max = 131_072;
+        resets_max = 20;
+        answer_seconds_max = 10;
+        keepalive_interval_seconds = 10;
+        keepalive_timeout_seconds = 20;
+        drain_seconds_max = 5;
+        http_connections_max = 512;
+        http_connections_per_peer_max = 128;
+        header_seconds_max = 5;
+        header_bytes_max = 8_192;
+        header_fields_max = 64;
+        http_connection_age_seconds_max = 120;
+        document_age_seconds_max = 300;
+    }
+}

@@ -1,0 +1,162 @@
+//! What is too much: callers that call too often, a daemon that has too much to do, and deadlines of callers.
+
+use brevet_api::v1;
+use brevet_api::v1::selector::Kind;
+use brevet_core::fact::Fact;
+use tonic::Code;
+use tonic_types::StatusExt;
+
+use crate::frames::{Attacker, END_HEADERS, END_STREAM, HEADERS, call as head, field, frame};
+use crate::wire::{call, framed, tls_config};
+use crate::world::{AGENT, Client, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, Written, issue};
+
+const RATE: &str = "calls_per_second_per_caller_max";
+const LOAD: &str = "calls_in_flight_max";
+
+fn limited(limits: toml::Table) -> World {
+    World::with(|config, _| drop(config.insert("limits".to_owned(), limits.into())))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r5_u1_a_caller_that_calls_too_often_is_told_when_and_can_still_end_what_it_has() {
+    // One that is used up stays so.
+    let world = limited(toml::toml! {
+        calls_per_second_per_caller_max = 1
+        calls_burst_per_caller_max = 1000
+        callers_remembered_max = 100
+    });
+    let task = world.open_task(world.create("open")).await.name;
+    let (agent, again) = (world.client(AGENT).await, world.client(AGENT).await);
+    let kept = agent.issued(&task, "kept").await;
+    // Names of requests may be used again, so that nothing else is used up.
+    let mut made = 1;
+    // A call that is too much is not read, so that its record has no name.
+    let issue_again = async |client: &Client| {
+        let result = client.issue(issue(&task, "kept")).await.result();
+        client.answer("IssueCredential", None, result)
+    };
+    let refused = loop {
+        let answer = issue_again(&agent).await;
+        if !answer.is_ok() {
+            break answer;
+        }
+        answer.ok();
+        made += 1;
+    };
+    assert!(made >= 1_000, "{made}");
+    let status = refused.refused(Code::ResourceExhausted, RATE);
+    let retry = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap();
+    assert!(!retry.is_zero() && retry.as_secs() <= 1, "{retry:?}");
+    assert!(world.metrics().await.contains(
+        r#"brevet_calls_turned_away_total{class="issue",reason="calls_per_second_per_caller_max"} 1"#
+    ));
+    // Neither another connection nor another method that makes something new has a bucket of its own; what ends and what
+    // reads has.
+    let mut tries = 0;
+    while issue_again(&again).await.answered_or_refused(Code::ResourceExhausted, RATE) {
+        tries += 1;
+        assert!(tries < 100, "another connection is another caller");
+    }
+    agent.get(&task).await.ok();
+    agent.give_back(&kept.lease).await.ok();
+    // What one uses up is nobody else's.
+    world.open_task(world.create("other")).await;
+    world.client(ORCHESTRATOR).await.complete(&task).await.ok();
+    drop((agent, again));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r5_u1_under_overload_what_matters_least_is_refused_first() {
+    // Room for one call leaves no part of it for any but the most urgent.
+    let world = limited(toml::toml! { calls_in_flight_max = 1 });
+    let (agent, operator) = (world.client(AGENT).await, world.client(OPERATOR).await);
+    let server = world.client(RESOURCE_SERVER).await;
+    let full = Code::ResourceExhausted;
+    let task = "tasks/7zzzzzzzzzzzzzzzzzzzzzzzzz";
+    let status = agent.get(task).await.refused(full, LOAD);
+    assert!(status.get_details_retry_info().and_then(|info| info.retry_delay).is_some());
+    let result = agent.issue(issue(task, "unread")).await.result();
+    agent.answer("IssueCredential", None, result).refused(full, LOAD);
+    agent.give_back("leases/none").await.refused(full, LOAD);
+    agent.complete(task).await.refused(full, LOAD);
+    server.introspect("token").await.refused(full, LOAD);
+    // The emergency stop is let in, and over the root socket nothing is counted. Streams have limits of their own.
+    operator.stop("stop", Kind::Tool("post".to_owned())).await.ok();
+    let root = world.root().await;
+    assert_eq!(root.list_locks(v1::ListLocksRequest::default()).await.ok().locks.len(), 1);
+    drop(operator.tail(None).await.ok());
+    let metrics = world.metrics().await;
+    for class in ["read", "issue", "introspect"] {
+        let counted = format!(r#"brevet_calls_turned_away_total{{class="{class}",reason="{LOAD}"}} 1"#);
+        assert!(metrics.contains(&counted), "{class}: {metrics}");
+    }
+    drop((agent, operator, server, root));
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r5_calls_that_wait_for_their_caller_take_no_room_and_no_turn() {
+    let world = limited(toml::toml! {
+        calls_in_flight_max = 16
+        issues_at_once_max = 1
+    });
+    // Calls whose messages never come.
+    let mut holder = Attacker::connect(&world, tls_config(&world), &[]).await;
+    let methods = ["TaskService/CreateTask", "TaskService/GetTask", "CredentialService/IssueCredential"];
+    for (number, method) in methods.into_iter().cycle().take(96).enumerate() {
+        let stream = u32::try_from(number).unwrap() * 2 + 1;
+        let headers = head(&format!("/brevet.v1.{method}"));
+        assert!(holder.send(&frame(HEADERS, END_HEADERS, stream, &headers)).await);
+    }
+    // More than the window of a connection holds waits for one turn.
+    let orchestrator = world.client(ORCHESTRATOR).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for number in 0..8 {
+        let request =
+            v1::CreateTaskRequest { purpose: "p".repeat(60_000), ..world.create(&format!("{number}")) };
+        let client = orchestrator.clone();
+        calls.spawn(async move {
+            client.create(request).await.refused(Code::InvalidArgument, "invalid_argument")
+        });
+    }
+    calls.join_all().await;
+    let task = world.open_task(world.create("open")).await.name;
+    world.client(AGENT).await.issued(&task, "one").await;
+    drop((holder, orchestrator));
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn u1_a_callers_deadline_is_kept_where_it_is_one_and_refused_where_it_is_none() {
+    let world = World::start();
+    let client = world.client(AGENT).await;
+    let list = "/brevet.v1.TaskService/ListTasks";
+    for timeout in ["1H", "99999999H", "30S", "00030000m", "99999999u"] {
+        let result = call(&client, list, &[("grpc-timeout", timeout)], framed(&[])).await;
+        client.answer("ListTasks", None, result).ok();
+    }
+    for timeout in ["-1S", "+1S", "999999999S", "1.5S", "1s", "S", "", "1", "1 S", "\u{663}S"] {
+        let result = call(&client, list, &[("grpc-timeout", timeout)], framed(&[])).await;
+        client.answer("ListTasks", None, result).refused(Code::InvalidArgument, "timeout_malformed");
+    }
+    drop(client);
+    // Those that a client of ours would not send. The daemon's own limit is half a minute.
+    let mut attacker = Attacker::connect(&world, tls_config(&world), &[]).await;
+    let mut ended = 0;
+    for (number, timeout) in ["0n", "0H", "00000000m", "1n", "1m", "200000u"].into_iter().enumerate() {
+        let stream = u32::try_from(number).unwrap() * 2 + 1;
+        let headers = [head(list), field("grpc-timeout", timeout)].concat();
+        assert!(attacker.send(&frame(HEADERS, END_HEADERS, stream, &headers)).await);
+    }
+    while ended < 6 {
+        let frame = attacker.next().await.expect("an answer to each call");
+        ended += usize::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);
+    }
+    drop(attacker);
+    let late = |written: &&Written| match &written.fact {
+        Fact::Denied { reason, .. } => reason.as_str() == "deadline_exceeded",
+        _ => false,
+    };
+    assert_eq!(world.stop().iter().filter(late).count(), 6);
+}
