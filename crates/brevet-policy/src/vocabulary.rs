@@ -212,7 +212,7 @@ const WORDS: &[Word] = &[
     ("resource.sensitivity.level", |f| Some(Said::Number(f.audience()?.0.level()))),
     ("resource.sensitivity.name", |f| Some(Said::Text(f.audience()?.0.as_str()))),
     ("resource.enforcement", |f| Some(Said::Text(f.audience()?.1))),
-    ("resource.name", |f| (f.resource.0 == Kind::Tenant).then(|| Said::Text(f.resource.1))),
+    ("resource.name", |f| (f.resource.0 == Kind::Tenant).then_some(Said::Text(f.resource.1))),
     ("context.caller.verified", |f| Some(Said::Text(f.caller.verified.as_str()))),
     ("context.caller.verified_age_seconds", |f| Some(long(f.caller.verified_age_seconds))),
     ("context.task.type", |f| Some(Said::Text(f.task?.task.task_type.as_str()))),
