@@ -6,6 +6,8 @@
 mod kinds;
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::num::NonZeroUsize;
+use std::thread;
 
 use brevet_identity::bearer;
 use clap::{Args, ValueEnum};
@@ -17,6 +19,10 @@ use super::exit::Failure;
 
 /// The longest case in bytes.
 const CASE_BYTES_MAX: u64 = 1024 * 1024;
+/// Cases are read in pieces of at most so many bytes.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// The most cases that are judged together.
+const BATCH_CASES_MAX: usize = 256;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -79,8 +85,13 @@ struct Answer {
     reason: Option<&'static str>,
 }
 
+/// A thread that judged cases ended before it had judged them.
+#[derive(Debug, thiserror::Error)]
+#[error("a case ended the thread that judged it")]
+struct Interrupted;
+
 pub(super) fn run(arguments: &Arguments) -> Exit {
-    let mut cases = BufReader::new(io::stdin().lock());
+    let mut cases = BufReader::with_capacity(BUFFER_BYTES, io::stdin().lock());
     let mut answers = BufWriter::new(io::stdout().lock());
     judge_all(arguments, &mut cases, &mut answers).map_or_else(|failure| failure.report(), |()| Exit::Ok)
 }
@@ -90,27 +101,50 @@ fn judge_all<R: Read>(
     cases: &mut BufReader<R>,
     answers: &mut impl Write,
 ) -> Result<(), Failure> {
-    let mut line = Vec::new();
+    let workers = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     loop {
-        line.clear();
-        // Whoever sends one case and waits for its answer gets it.
-        if cases.buffer().is_empty() {
-            answers.flush()?;
+        // Whoever sends one case and waits for its answer gets it: a batch is what is there already.
+        let mut batch = Vec::new();
+        while batch.len() < BATCH_CASES_MAX && (batch.is_empty() || !cases.buffer().is_empty()) {
+            let Some(line) = next_line(cases)? else { break };
+            batch.push(line);
         }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for answer in answers_to(arguments, &batch, workers)? {
+            serde_json::to_writer(&mut *answers, &answer)?;
+            answers.write_all(b"\n")?;
+        }
+        answers.flush()?;
+    }
+}
+
+/// The answers in the order of the cases, which are judged by several threads.
+fn answers_to(arguments: &Arguments, batch: &[Vec<u8>], workers: usize) -> Result<Vec<Answer>, Failure> {
+    let share = batch.len().div_ceil(workers).max(1);
+    let judge = |lines: &[Vec<u8>]| lines.iter().map(|line| answer(arguments, line)).collect::<Vec<_>>();
+    let judged = thread::scope(|scope| {
+        let shares: Vec<_> = batch.chunks(share).map(|lines| scope.spawn(move || judge(lines))).collect();
+        shares.into_iter().map(thread::ScopedJoinHandle::join).collect::<Result<Vec<_>, _>>()
+    });
+    Ok(judged.map_err(|_| Interrupted)?.into_iter().flatten().collect())
+}
+
+/// The next line that is not blank, cut where it is longer than a case may be.
+fn next_line<R: Read>(cases: &mut BufReader<R>) -> Result<Option<Vec<u8>>, Failure> {
+    loop {
+        let mut line = Vec::new();
         if cases.by_ref().take(CASE_BYTES_MAX).read_until(b'\n', &mut line)? == 0 {
-            break;
+            return Ok(None);
         }
         if !line.ends_with(b"\n") {
             skip_line(cases)?;
         }
-        if line.trim_ascii().is_empty() {
-            continue;
+        if !line.trim_ascii().is_empty() {
+            return Ok(Some(line));
         }
-        serde_json::to_writer(&mut *answers, &answer(arguments, &line))?;
-        answers.write_all(b"\n")?;
     }
-    answers.flush()?;
-    Ok(())
 }
 
 /// Passes over the rest of a line that is longer than a case may be.
