@@ -10,7 +10,6 @@
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::missing_panics_doc,
     clippy::panic,
     clippy::unwrap_used,
     reason = "a target that finds something panics"
