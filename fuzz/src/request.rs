@@ -30,7 +30,7 @@ use brevet_identity::key::PublicKey;
 use brevet_identity::trust::CallerTrust;
 use brevet_mint::ca::CaKey;
 use brevet_mint::jwks;
-use brevet_mint::key::{SigningKey, TaskTokens};
+use brevet_mint::key::{JwtSvids, SigningKey, TaskTokens};
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::LocalSigner;
 use brevet_mint::state_key::StateKey;
@@ -273,17 +273,20 @@ fn broker(ground: &Ground) -> Broker {
     let authority = Arc::new(CaKey::ephemeral(&trust_domain, BEGAN, life, &rng).unwrap());
     let token_key: SigningKey<TaskTokens> = SigningKey::ephemeral(&rng).unwrap();
     let published = jwks::task_tokens([token_key.public_jwk()]);
-    let kid = token_key.kid().clone();
+    let svid_key: SigningKey<JwtSvids> = SigningKey::ephemeral(&rng).unwrap();
+    let bundle = jwks::jwt_svids([svid_key.public_jwk()]);
+    let (kid, svid_kid) = (token_key.kid().clone(), svid_key.kid().clone());
     let journal = Arc::new(Memory::new(Incarnation(1)));
     Broker::new(Parts {
         table: Table::restored(State::default(), ground.configuration.clone(), limits.capacity(), journal),
         clock,
         metrics: Arc::new(Metrics::new(Vec::new())),
-        planner: Planner::new(issuer.clone(), kid, &authority, limits.lease_lifetime_max()),
-        signer: Arc::new(LocalSigner::new(token_key, issuer.clone(), authority, rng.clone())),
+        planner: Planner::new(issuer.clone(), kid, svid_kid, &authority, limits.lease_lifetime_max()),
+        signer: Arc::new(LocalSigner::new(token_key, issuer.clone(), svid_key, authority, rng.clone())),
         bearers: Bearers::restored([], (9, 9)),
         bearer_limits: bearer::Limits::default(),
         keys: JwkSet::parse(published.as_bytes()).unwrap(),
+        jwt_svid_keys: JwkSet::parse_bundle(bundle.as_bytes()).unwrap(),
         state_key: StateKey::load_or_create(&ground.state_key, &rng).unwrap(),
         bookmarks: Bookmarks::new(SigningKey::ephemeral(&rng).unwrap(), rng.clone()),
         issuer,
