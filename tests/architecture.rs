@@ -16,7 +16,7 @@ use std::fs;
 use std::path::Path;
 
 /// Which workspace crates a crate may depend on. Only tests may depend on `brevet-testkit`.
-const EDGES: [(&str, &[&str]); 11] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("brevet-core", &[]),
     ("brevet-api", &[]),
     ("brevet-identity", &["brevet-core"]),
@@ -29,6 +29,8 @@ const EDGES: [(&str, &[&str]); 11] = [
     ("brevet", &HOUSE),
     // A program of its own, that no crate depends on.
     ("brevet-bench", &BENCH),
+    // So is each of its targets, and all of them are tests.
+    ("brevet-fuzz", &FUZZ),
 ];
 
 const HOUSE: [&str; 8] = [
@@ -52,6 +54,16 @@ const BENCH: [&str; 9] = [
     "brevet-mint",
     "brevet-policy",
     "brevet-verify",
+];
+
+const FUZZ: [&str; 7] = [
+    "brevet",
+    "brevet-api",
+    "brevet-core",
+    "brevet-identity",
+    "brevet-mint",
+    "brevet-policy",
+    "brevet-testkit",
 ];
 
 /// All that the core may draw on from outside: text, digests and nothing that acts.
@@ -133,7 +145,7 @@ fn sources() -> Vec<Source> {
         files("", ".rs").into_iter().map(|path| (path.clone(), read(&path))).collect();
     assert!(texts.len() > 100, "the tree was not found");
     let mut tests: Vec<String> = texts.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
-    tests.extend(["tests/", "crates/brevet-testkit/"].map(String::from));
+    tests.extend(["tests/", "crates/brevet-testkit/", "fuzz/"].map(String::from));
     texts
         .into_iter()
         .map(|(path, text)| {

@@ -1,8 +1,9 @@
 //! A JWK Set (RFC 7517 §5): the public keys that an issuer signs with, found by `kid`.
 //!
 //! An element of a kind or for a purpose that is not known here is left out, as the standard asks. A set that holds a
-//! private, a symmetric, a weak or a broken key, or one `kid` twice, is no set to trust and is refused whole: whoever
-//! publishes such a one has lost control of its keys.
+//! private, a symmetric, a weak or a broken key, or one `kid` for two keys that are taken, is no set to trust and is
+//! refused whole: whoever publishes such a one has lost control of its keys. What is left out may share the `kid` of what
+//! is taken, as alternatives of different kinds do (RFC 7517 §4.5): it neither hides that key nor stands in for it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -279,6 +280,18 @@ mod tests {
             assert_eq!(set.ignored(), [(0, reason)], "{element}");
             assert_eq!(set.keys().map(|(kid, _)| kid).collect::<Vec<_>>(), ["good"]);
             assert_eq!(set.leaves_out("k"), reason != Ignored::Kid, "{element}");
+        }
+    }
+
+    #[test]
+    fn an_element_that_is_left_out_hides_no_key_of_its_kid() {
+        let key = TestKey::p256();
+        let mut encryption = TestKey::p256().jwk("k");
+        encryption.insert("use".into(), json!("enc"));
+        for keys in [json!([encryption, key.jwk("k")]), json!([key.jwk("k"), encryption])] {
+            let set = parse(&json!({"keys": keys})).unwrap();
+            assert_eq!(set.key("k").map(Jwk::key), Some(&key.public()), "{keys}");
+            assert_eq!(set.ignored().len(), 1);
         }
     }
 
