@@ -86,6 +86,22 @@ impl Door {
         if proven.issued_at <= broker.started_at {
             return Err("dpop_iat");
         }
+        // 3. The token is this key's from now on, or was before.
+        let (token, until) = (verified.digest, verified.until);
+        let bearer =
+            BearerBound { token, workload: verified.spiffe_id.clone(), key: proven.thumbprint, until };
+        let bound = broker
+            .bearers
+            .bind(bearer, now, |bearer| Ok(broker.note(&Fact::BearerBound(bearer.clone()))?.revision()));
+        let revision = bound.map_err(|problem| {
+            if problem == BindError::Other {
+                warn!(workload = %verified.spiffe_id, key = %proven.thumbprint, "a token that is bound to one key was shown with another");
+                broker.metrics.bearer_shown_with_another_key();
+            }
+            reason(problem)
+        })?;
+        // 4. The proof counts once. Whoever has no more than a copy of the token does not come so far: what is remembered is
+        // the workload's own.
         let (key, ends) = (proven.thumbprint, proven.issued_at.after(limits.age_max).after(limits.skew_max));
         let remembered = {
             let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,19 +112,6 @@ impl Door {
             Remembered::Before => return Err("proof_replayed"),
             Remembered::Full => return Err("proofs_remembered_max"),
         }
-        // 3. The token is this key's from now on, or was before.
-        let (token, until) = (verified.digest, verified.until);
-        let bearer = BearerBound { token, workload: verified.spiffe_id.clone(), key, until };
-        let bound = broker
-            .bearers
-            .bind(bearer, now, |bearer| Ok(broker.note(&Fact::BearerBound(bearer.clone()))?.revision()));
-        let revision = bound.map_err(|problem| {
-            if problem == BindError::Other {
-                warn!(workload = %verified.spiffe_id, %key, "a token that is bound to one key was shown with another");
-                broker.metrics.bearer_shown_with_another_key();
-            }
-            reason(problem)
-        })?;
         broker.table.journal().durable(revision).await.map_err(|_| "journal_sealed")?;
         Ok(Arc::new(Caller::verified_bearer(verified.spiffe_id, now, until, key)))
     }
