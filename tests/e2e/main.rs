@@ -65,6 +65,8 @@ mod task;
 #[cfg(test)]
 mod tenants;
 #[cfg(test)]
+mod tokens;
+#[cfg(test)]
 mod undelivered;
 #[cfg(test)]
 mod watch;
