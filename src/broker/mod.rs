@@ -35,8 +35,8 @@ use brevet_core::revision::{Basis, Revision};
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::{Now, Timestamp};
-use brevet_identity::bearer;
 use brevet_identity::jwk_set::JwkSet;
+use brevet_identity::{bearer, dpop};
 use brevet_journal::AppendError;
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::Signer;
@@ -131,8 +131,9 @@ pub struct Broker {
     pub audit_streams: Arc<Shares>,
     /// Whether the daemon stops: what would go on for ever ends then.
     pub stopping: tokio::sync::watch::Sender<bool>,
-    /// When the daemon started, by the judging clock.
-    pub started_at: Timestamp,
+    /// DPoP proofs that are dated up to then are not taken: what was accepted before the start is forgotten, and so none of
+    /// them may be that.
+    pub proofs_after: Timestamp,
 }
 
 impl Deref for Broker {
@@ -147,6 +148,10 @@ impl Broker {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let limits = &parts.limits;
+        let now = parts.clock.now().judge;
+        // A client's clock may be ahead by the skew, and nothing was accepted before a first start.
+        let is_first = parts.table.journal().durable_head().revision == Revision::ZERO;
+        let proofs_after = if is_first { now } else { now.after(dpop::Limits::default().skew_max) };
         Self {
             known_tokens: KnownTokens::new(limits.tokens_known()),
             undelivered: Undelivered::default(),
@@ -162,7 +167,7 @@ impl Broker {
             streams: Shares::new(limits.watch_streams()),
             audit_streams: Shares::new(limits.audit_streams()),
             stopping: tokio::sync::watch::Sender::new(false),
-            started_at: parts.clock.now().judge,
+            proofs_after,
             parts,
         }
     }

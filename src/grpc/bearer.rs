@@ -82,8 +82,7 @@ impl Door {
         if let Some(confirmation) = verified.bearer.confirmation {
             confirmation.require(proven.thumbprint, None).map_err(BearerError::reason)?;
         }
-        // What was accepted before a restart is forgotten, so what was made before it is not accepted after.
-        if proven.issued_at <= broker.started_at {
+        if proven.issued_at <= broker.proofs_after {
             return Err("dpop_iat");
         }
         // 3. The token is this key's from now on, or was before.

@@ -96,8 +96,7 @@ impl Door {
         let target = dpop::Target { method: "POST", url: &url, access_token: None, nonce: None };
         let limits = dpop::Limits::default();
         let proven = dpop::verify(proof, &target, now, limits).map_err(|error| refused(error.reason()))?;
-        // What was accepted before a restart is forgotten, so what was made before it is not accepted after.
-        if proven.issued_at <= self.broker.started_at {
+        if proven.issued_at <= self.broker.proofs_after {
             return Err(refused("dpop_iat"));
         }
         let ends = proven.issued_at.after(limits.age_max).after(limits.skew_max);

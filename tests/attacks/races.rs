@@ -20,10 +20,15 @@ const KEYS: usize = 200;
 
 /// A proof by a key of one's own for a call with this token.
 fn proof_by(key: &Key, tokens: &Tokens, token: &str, id: &str) -> String {
+    proof_at(key, tokens, token, id, now().seconds())
+}
+
+/// The same, dated by another clock.
+fn proof_at(key: &Key, tokens: &Tokens, token: &str, id: &str, at: u64) -> String {
     let header = json!({"alg": "ES256", "typ": "dpop+jwt", "jwk": key.jwk()});
     let url = tokens.world.endpoints().grpc + CREATE;
     let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes()));
-    let claims = json!({"jti": id, "htm": "POST", "htu": url, "iat": now().seconds(), "ath": hash});
+    let claims = json!({"jti": id, "htm": "POST", "htu": url, "iat": at, "ath": hash});
     sign(key, &header.to_string(), &claims)
 }
 
@@ -179,6 +184,29 @@ async fn no_caller_makes_the_metrics_grow() {
         call(format!("spiffe://a{number}.example/{number}")).await;
     }
     assert_eq!(tokens.world.metrics().await.lines().count(), before);
+    drop(client);
+    tokens.world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_proof_by_a_fast_clock_counts_once_across_a_crash() {
+    let mut tokens = Tokens::start();
+    next_second().await;
+    let (token, key) = (tokens.svid(&Tokens::claims(AGENT)), Key::p256());
+    let proof = proof_at(&key, &tokens, &token, "ahead", now().seconds() + 4);
+    let client = tokens.client(None, "", &tokens.holder).await;
+    let request = |tokens: &Tokens, id: &str| tokens.create(AGENT, id, v1::Sensitivity::Low);
+    assert_eq!(open(&client, (token.clone(), proof.clone()), request(&tokens, "open")).await, Code::Ok);
+    drop(client);
+    // The port is another one after a restart, and the name that clients know the broker by is not.
+    let url = tokens.world.endpoints().grpc;
+    tokens.world.configure(|config| {
+        config["grpc"].as_table_mut().unwrap().insert("url".to_owned(), url.into());
+    });
+    tokens.world.daemon.kill();
+    tokens.world.daemon.restart();
+    let client = tokens.client(None, "", &tokens.holder).await;
+    send(&client, showing(&token, &proof), "dpop_iat").await;
     drop(client);
     tokens.world.finish();
 }

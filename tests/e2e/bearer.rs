@@ -12,7 +12,9 @@ use tonic::Code;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue};
 
 use crate::tokens::{AGENT, AUDIENCE, CREATE, ISSUER, ROBOT, Tokens, send, sign};
-use crate::world::{STATUS, eventually, issue, next_second, now, permission, replace};
+use crate::world::{
+    STATUS, eventually, issue, next_second, now, permission, proofs_are_taken_again, replace,
+};
 
 fn health(task: &str, request_id: &str) -> v1::IssueCredentialRequest {
     v1::IssueCredentialRequest {
@@ -67,7 +69,7 @@ async fn i3_a_token_is_its_first_holder_s_across_a_crash() {
     drop(owner);
     tokens.world.daemon.kill();
     tokens.world.daemon.restart();
-    next_second().await;
+    proofs_are_taken_again().await;
     let client = tokens.client(None, &again, &thief).await;
     let answer = client.create(tokens.create(AGENT, "stolen", v1::Sensitivity::Low)).await;
     answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "bearer_bound_elsewhere");

@@ -45,6 +45,13 @@ pub(crate) async fn next_second() {
     tokio::time::sleep(Duration::from_millis(left)).await;
 }
 
+/// Waits until a proof that is made now is taken after a restart, whatever clocks were ahead before it.
+pub(crate) async fn proofs_are_taken_again() {
+    for _ in 0..6 {
+        next_second().await;
+    }
+}
+
 /// What a refusal must have left in the journal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Denial {
