@@ -16,12 +16,15 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// Where Debian and most others have the certificates that everybody trusts.
 const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// The most bytes that are read for one document, with all that is around it.
+const ANSWER_BYTES_MAX: u64 = 2 * JWK_SET_BYTES_MAX as u64;
 
 /// Why a document could not be had.
 #[derive(Debug, Error)]
@@ -29,9 +32,9 @@ pub(super) enum FetchError {
     /// It took too long.
     #[error("it took too long")]
     Late,
-    /// The URL is none that is fetched.
-    #[error("{0} is no https url of a host")]
-    Url(String),
+    /// A URL is none that is fetched. It may be the issuer's text, which the log is not to repeat.
+    #[error("the url of the issuer, or that of its keys, is no https url of a host")]
+    Url,
     /// The certificates to trust could not be read.
     #[error("cannot read the certificates in {0}")]
     Ca(String, #[source] io::Error),
@@ -75,14 +78,16 @@ impl FetchError {
 pub(super) async fn keys_of(issuer: &str, ca: Option<&Path>, within: Duration) -> Result<JwkSet, FetchError> {
     tokio::time::timeout(within, async {
         let tls = client(ca)?;
-        let metadata = get(&format!("{issuer}/.well-known/openid-configuration"), &tls).await?;
+        // Without TLS an issuer of this machine alone is asked, and no other leads to what listens here.
+        let plain = issuer.starts_with("http://");
+        let metadata = get(&format!("{issuer}/.well-known/openid-configuration"), plain, &tls).await?;
         let metadata = json::parse_object(&metadata).map_err(|_| FetchError::Metadata)?;
         // OpenID Connect Discovery §4.3: exactly, or the document is another's.
         if metadata.get("issuer").is_none_or(|stated| stated != issuer) {
             return Err(FetchError::Metadata);
         }
         let keys = metadata.get("jwks_uri").and_then(|url| url.as_str()).ok_or(FetchError::Metadata)?;
-        Ok(JwkSet::parse(&get(keys, &tls).await?)?)
+        Ok(JwkSet::parse(&get(keys, plain, &tls).await?)?)
     })
     .await
     .map_err(|_| FetchError::Late)?
@@ -105,28 +110,33 @@ fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, FetchError> {
     Ok(Arc::new(config))
 }
 
-async fn get(url: &str, tls: &Arc<ClientConfig>) -> Result<Vec<u8>, FetchError> {
-    let refused = || FetchError::Url(url.to_owned());
-    let uri: Uri = url.parse().map_err(|_| refused())?;
-    let (Some(host), Some(authority)) = (uri.host(), uri.authority()) else { return Err(refused()) };
+async fn get(url: &str, may_be_plain: bool, tls: &Arc<ClientConfig>) -> Result<Vec<u8>, FetchError> {
+    let uri: Uri = url.parse().map_err(|_| FetchError::Url)?;
+    let (Some(host), Some(authority)) = (uri.host(), uri.authority()) else { return Err(FetchError::Url) };
     if authority.as_str().contains('@') {
-        return Err(refused());
+        return Err(FetchError::Url);
     }
-    // Without TLS on this machine alone.
     let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     let plain = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => false,
-        Some(scheme) if *scheme == Scheme::HTTP && local => true,
-        _ => return Err(refused()),
+        Some(scheme) if *scheme == Scheme::HTTP && local && may_be_plain => true,
+        _ => return Err(FetchError::Url),
     };
     let port = uri.port_u16().unwrap_or(if plain { 80 } else { 443 });
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let stream = TcpStream::connect((bare.as_str(), port)).await?;
+    let stream = bounded(TcpStream::connect((bare.as_str(), port)).await?);
     if plain {
         return exchange(stream, &uri).await;
     }
     let stream = TlsConnector::from(Arc::clone(tls)).connect(ServerName::try_from(bare)?, stream).await?;
     exchange(stream, &uri).await
+}
+
+/// A connection that ends after so many bytes, whatever they are: records of TLS, answers that announce the answer, headers.
+/// None of them costs more than that, also where nothing counts them.
+fn bounded(stream: TcpStream) -> impl AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    let (read, write) = stream.into_split();
+    tokio::io::join(read.take(ANSWER_BYTES_MAX), write)
 }
 
 async fn exchange<S>(stream: S, uri: &Uri) -> Result<Vec<u8>, FetchError>
@@ -138,7 +148,7 @@ where
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let host = uri.authority().map(ToString::to_string).unwrap_or_default();
     let request = Request::get(path).header("host", host).header("accept", "application/json");
-    let request = request.body(Body::empty()).map_err(|_| FetchError::Url(uri.to_string()))?;
+    let request = request.body(Body::empty()).map_err(|_| FetchError::Url)?;
     let response = sender.send_request(request).await?;
     if response.status() != StatusCode::OK {
         connection.abort();
