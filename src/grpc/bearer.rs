@@ -63,7 +63,9 @@ impl Door {
             Ok(proofs) => self.bearer(&trust, &proofs).await,
             Err(reason) => Err(reason),
         };
-        Peer::by_token(trust, caller)
+        let broker = Arc::clone(&self.broker);
+        let now = move || Arc::clone(&broker.table.in_force().configuration.trust);
+        Peer::by_token(trust, Arc::new(now), caller)
     }
 
     /// The caller that a token and its proof prove; or why not, for the audit alone.

@@ -56,13 +56,18 @@ impl Peer {
         }))
     }
 
-    /// One request's other end, which a token proved under this trust, or did not.
+    /// One request's other end, which a token proved under this trust, or did not. It is somebody as long as `now` says the
+    /// same of whom to trust.
     #[must_use]
-    pub(super) fn by_token(trust: Arc<CallerTrust>, caller: Result<Arc<Caller>, &'static str>) -> Self {
-        let verified = Verified { trust: Arc::clone(&trust), caller };
+    pub(super) fn by_token(
+        trust: Arc<CallerTrust>,
+        now: TrustSource<CallerTrust>,
+        caller: Result<Arc<Caller>, &'static str>,
+    ) -> Self {
+        let verified = Verified { trust, caller };
         Self(Arc::new(Inner {
             certificates: Arc::new([]),
-            trust: Arc::new(move || Arc::clone(&trust)),
+            trust: now,
             verified: ArcSwapOption::from_pointee(verified),
             proven: Mutex::new(BTreeSet::new()),
             allowance: OnceLock::new(),
@@ -84,6 +89,10 @@ impl Peer {
         let known = self.0.verified.load();
         let caller = match known.as_deref() {
             Some(known) if Arc::ptr_eq(&known.trust, &trust) => known.caller.clone(),
+            // The token is not kept, so that it cannot be judged again.
+            Some(known) if self.0.certificates.is_empty() => known.caller.clone().and_then(|caller| {
+                if known.trust.digest() == trust.digest() { Ok(caller) } else { Err("trust_changed") }
+            }),
             _ => {
                 let chain: Vec<&[u8]> = self.0.certificates.iter().map(AsRef::as_ref).collect();
                 let caller = match chain.as_slice() {

@@ -1,6 +1,8 @@
 //! Attacks that take more than one call.
 
+use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,7 +15,7 @@ use tonic::Code;
 
 use crate::shown::{P256_ORDER, nobody_follows, showing};
 use crate::tokens::{AGENT, CREATE, Tokens, send, sign};
-use crate::world::{Client, next_second, now};
+use crate::world::{Client, eventually, next_second, now, replace};
 
 /// Calls at once, each with another key.
 const KEYS: usize = 200;
@@ -208,5 +210,47 @@ async fn a_proof_by_a_fast_clock_counts_once_across_a_crash() {
     let client = tokens.client(None, "", &tokens.holder).await;
     send(&client, showing(&token, &proof), "dpop_iat").await;
     drop(client);
+    tokens.world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_stream_that_a_token_opened_ends_with_the_trust_in_its_authority() {
+    const SERVER: &str = "spiffe://tokens.dev.example/server";
+    let tokens = Tokens::start();
+    next_second().await;
+    tokens.world.configure(|config| {
+        let enforcers = config["audiences"][0].as_table_mut().unwrap().get_mut("enforcers").unwrap();
+        enforcers.as_array_mut().unwrap().push(SERVER.into());
+    });
+    tokens.world.daemon.hang_up();
+    let in_force = || tokens.world.log().matches("the changed configuration is in force").count();
+    eventually("the server is known", || async { in_force() == 1 }).await;
+    let client = tokens.client(Some(SERVER), &tokens.svid(&Tokens::claims(SERVER)), &tokens.holder).await;
+    let begin = v1::watch_revocations_request::Begin { audiences: vec![], cursor: None };
+    let begin = v1::WatchRevocationsRequest { kind: Some(v1::watch_revocations_request::Kind::Begin(begin)) };
+    let (asking, asked) = tokio::sync::mpsc::channel(1);
+    asking.send(begin).await.unwrap();
+    let asked = tokio_stream::wrappers::ReceiverStream::new(asked);
+    let mut stream = client.broker.revocations().watch_revocations(asked).await.unwrap().into_inner();
+    let bundle = tokens.world.path("tokens.json");
+    let other = fs::read_to_string(&bundle).unwrap().replace("\"k\"", "\"l\"");
+    replace(&bundle, &other);
+    tokens.world.daemon.hang_up();
+    eventually("the authority is trusted no more", || async { in_force() == 2 }).await;
+    let ended = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                ended => break ended.map(|_| ()),
+            }
+        }
+    });
+    let ended = ended.await.expect("the stream goes on");
+    client.answer("WatchRevocations", None, ended).refused_for(
+        Code::Unauthenticated,
+        "UNAUTHENTICATED",
+        "trust_changed",
+    );
+    drop((client, stream, asking));
     tokens.world.finish();
 }
