@@ -4,12 +4,15 @@
 //! request that brings two proofs of who calls, of whatever kind, is refused: which of them would it be?
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use brevet_core::digest::Thumbprint;
 use brevet_core::fact::{BearerBound, Fact};
 use brevet_core::proof::Caller;
+use brevet_core::spiffe_id::SpiffeId;
 use brevet_identity::bearer::BearerError;
 use brevet_identity::caller_token;
 use brevet_identity::dpop::{self, DpopError};
@@ -56,11 +59,14 @@ impl Shown {
 }
 
 impl Door {
-    /// Whoever a request's own token proves, in the place of whoever its connection proves.
-    pub(super) async fn peer_of(&self, shown: Shown) -> Peer {
+    /// Whoever a request's own token proves, in the place of whoever its connection proves, if that is known within `max`.
+    pub(super) async fn peer_of(&self, shown: Shown, max: Duration) -> Peer {
         let trust = Arc::clone(&self.broker.table.in_force().configuration.trust);
         let caller = match shown.0 {
-            Ok(proofs) => self.bearer(&trust, &proofs).await,
+            Ok(proofs) => {
+                let proven = tokio::time::timeout(max, self.bearer(&trust, &proofs)).await;
+                proven.unwrap_or(Err("deadline_exceeded"))
+            }
             Err(reason) => Err(reason),
         };
         let broker = Arc::clone(&self.broker);
@@ -96,8 +102,7 @@ impl Door {
             .bind(bearer, now, |bearer| Ok(broker.note(&Fact::BearerBound(bearer.clone()))?.revision()));
         let revision = bound.map_err(|problem| {
             if problem == BindError::Other {
-                warn!(workload = %verified.spiffe_id, key = %proven.thumbprint, "a token that is bound to one key was shown with another");
-                broker.metrics.bearer_shown_with_another_key();
+                self.shown_with_another_key(&verified.spiffe_id, proven.thumbprint);
             }
             reason(problem)
         })?;
@@ -115,6 +120,16 @@ impl Door {
         }
         broker.table.journal().durable(revision).await.map_err(|_| "journal_sealed")?;
         Ok(Arc::new(Caller::verified_bearer(verified.spiffe_id, now, until, key)))
+    }
+}
+
+impl Door {
+    /// Raises the alarm: one of two has a copy. Each is counted, and so many in a minute are told in the log.
+    fn shown_with_another_key(&self, workload: &SpiffeId, key: Thumbprint) {
+        self.broker.metrics.bearer_shown_with_another_key();
+        if self.alarms.spend((), self.broker.clock.now().issue) {
+            warn!(%workload, %key, "a token that is bound to one key was shown with another");
+        }
     }
 }
 

@@ -21,6 +21,8 @@ pub struct Door {
     pub(super) broker: Arc<Broker>,
     pub(super) proofs: Arc<Mutex<ProofMemory>>,
     strangers: Arc<MinuteBudget<()>>,
+    /// Lines of the log that tell of tokens shown with another key.
+    pub(super) alarms: Arc<MinuteBudget<()>>,
     /// The URL that clients reach the broker by.
     pub(super) url: Arc<str>,
 }
@@ -55,8 +57,9 @@ impl Asked {
 
 impl Door {
     pub(super) fn new(broker: Arc<Broker>, proofs: ProofMemory, url: String) -> Self {
-        let strangers = Arc::new(MinuteBudget::new(broker.limits.strangers_recorded_per_minute_max));
-        Self { broker, proofs: Arc::new(Mutex::new(proofs)), strangers, url: url.into() }
+        let a_minute = || Arc::new(MinuteBudget::new(broker.limits.strangers_recorded_per_minute_max));
+        let (strangers, alarms) = (a_minute(), a_minute());
+        Self { broker, proofs: Arc::new(Mutex::new(proofs)), strangers, alarms, url: url.into() }
     }
 
     /// The most that a page of a list has.

@@ -68,7 +68,7 @@ impl Edge {
             let Ok(_in_flight) = self.load.admit(class) else {
                 return Excess::Overload.refuse(&self.door, &Who::Peer(None), class, method).into_http();
             };
-            let peer = self.door.peer_of(shown).await;
+            let peer = self.door.peer_of(shown, self.call_max).await;
             request.extensions_mut().insert(peer);
         }
         let who = Who::of(&request);
