@@ -89,6 +89,7 @@ fn i2_every_chain_gets_the_verdict_that_its_maker_asks_for() {
         }
     }
     say(&format!("x509-svid: {} cases", cases.len()));
+    assert!(cases.len() >= 1_000, "the suite has lost cases");
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
 

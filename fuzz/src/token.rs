@@ -28,7 +28,11 @@ const PROFILES: [HeaderProfile; 7] = [
     HeaderProfile { token_type: TokenType::Exactly("at+jwt"), key: KeyReference::Kid, unread: &[] },
     HeaderProfile { token_type: TokenType::Exactly("dpop+jwt"), key: KeyReference::Embedded, unread: &[] },
     HeaderProfile { token_type: TokenType::AbsentOr(&["JWT", "JOSE"]), key: KeyReference::Kid, unread: &[] },
-    HeaderProfile { token_type: TokenType::AbsentOr(&["JWT"]), key: KeyReference::KidOrNone, unread: &[] },
+    HeaderProfile {
+        token_type: TokenType::AbsentOr(&["JWT"]),
+        key: KeyReference::Kid,
+        unread: &["x5t", "x5t#S256"],
+    },
     HeaderProfile { token_type: TokenType::Any, key: KeyReference::Kid, unread: &[] },
     HeaderProfile { token_type: TokenType::Any, key: KeyReference::KidOrNone, unread: &[] },
     HeaderProfile { token_type: TokenType::Any, key: KeyReference::Embedded, unread: &[] },

@@ -1,6 +1,7 @@
 //! Fetching a document: one GET, over TLS, of bounded length, in bounded time, and led nowhere else.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,16 +79,21 @@ impl FetchError {
 pub(super) async fn keys_of(issuer: &str, ca: Option<&Path>, within: Duration) -> Result<JwkSet, FetchError> {
     tokio::time::timeout(within, async {
         let tls = client(ca)?;
-        // Without TLS an issuer of this machine alone is asked, and no other leads to what listens here.
-        let plain = issuer.starts_with("http://");
-        let metadata = get(&format!("{issuer}/.well-known/openid-configuration"), plain, &tls).await?;
+        // Only an issuer of this machine leads to what listens here, and only one without TLS to what has none.
+        let url = issuer.parse::<Uri>().unwrap_or_default();
+        let issued = Issued {
+            of_this_machine: url.host().is_some_and(is_local),
+            plain: url.scheme() == Some(&Scheme::HTTP),
+        };
+        let metadata = format!("{issuer}/.well-known/openid-configuration");
+        let metadata = get(&metadata, issued, &tls).await?;
         let metadata = json::parse_object(&metadata).map_err(|_| FetchError::Metadata)?;
         // OpenID Connect Discovery §4.3: exactly, or the document is another's.
         if metadata.get("issuer").is_none_or(|stated| stated != issuer) {
             return Err(FetchError::Metadata);
         }
         let keys = metadata.get("jwks_uri").and_then(|url| url.as_str()).ok_or(FetchError::Metadata)?;
-        Ok(JwkSet::parse(&get(keys, plain, &tls).await?)?)
+        Ok(JwkSet::parse(&get(keys, issued, &tls).await?)?)
     })
     .await
     .map_err(|_| FetchError::Late)?
@@ -104,22 +110,38 @@ fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, FetchError> {
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).flatten());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
-async fn get(url: &str, may_be_plain: bool, tls: &Arc<ClientConfig>) -> Result<Vec<u8>, FetchError> {
+/// Whether a host is this machine by what it is called. What a name leads to by DNS is its owner's to say.
+pub(super) fn is_local(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost"
+        || bare.parse::<IpAddr>().is_ok_and(|it| it.to_canonical().is_loopback() || it.is_unspecified())
+}
+
+/// Where an issuer may lead.
+#[derive(Clone, Copy)]
+struct Issued {
+    /// To what listens on this machine.
+    of_this_machine: bool,
+    /// There also without TLS.
+    plain: bool,
+}
+
+async fn get(url: &str, issued: Issued, tls: &Arc<ClientConfig>) -> Result<Vec<u8>, FetchError> {
     let uri: Uri = url.parse().map_err(|_| FetchError::Url)?;
     let (Some(host), Some(authority)) = (uri.host(), uri.authority()) else { return Err(FetchError::Url) };
-    if authority.as_str().contains('@') {
+    let local = is_local(host);
+    if authority.as_str().contains('@') || (local && !issued.of_this_machine) {
         return Err(FetchError::Url);
     }
-    let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     let plain = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => false,
-        Some(scheme) if *scheme == Scheme::HTTP && local && may_be_plain => true,
+        Some(scheme) if *scheme == Scheme::HTTP && local && issued.plain => true,
         _ => return Err(FetchError::Url),
     };
     let port = uri.port_u16().unwrap_or(if plain { 80 } else { 443 });

@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 
-use super::fetch::{FetchError, keys_of};
+use super::fetch::{FetchError, is_local, keys_of};
 use super::*;
 
 const WITHIN: Duration = Duration::from_secs(5);
@@ -84,4 +84,14 @@ fn old_keys_do_not_verify_for_ever() {
     assert!(!discovered.drop_before(at(20)));
     assert!(discovered.drop_before(at(21)));
     assert!(!discovered.0.lock().unwrap().contains_key("a"));
+}
+
+#[test]
+fn this_machine_has_several_names() {
+    for host in ["localhost", "127.0.0.1", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "[::]"] {
+        assert!(is_local(host), "{host}");
+    }
+    for host in ["issuer.example", "localhost.example", "128.0.0.1", "[2001:db8::1]", ""] {
+        assert!(!is_local(host), "{host}");
+    }
 }

@@ -68,7 +68,10 @@ impl Edge {
             let Ok(_in_flight) = self.load.admit(class) else {
                 return Excess::Overload.refuse(&self.door, &Who::Peer(None), class, method).into_http();
             };
-            let peer = self.door.peer_of(shown, self.call_max).await;
+            // What is no deadline is told below, to whoever is known.
+            let asked = deadline::of(request.headers()).ok().flatten();
+            let max = asked.map_or(self.call_max, |asked| asked.min(self.call_max));
+            let peer = self.door.peer_of(shown, max).await;
             request.extensions_mut().insert(peer);
         }
         let who = Who::of(&request);

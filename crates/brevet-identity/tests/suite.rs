@@ -40,5 +40,5 @@ fn every_case_of_the_suite_is_judged_as_the_standards_ask() {
     let accepted: usize = groups.values().map(|[accepted, _]| accepted).sum();
     println!("{:<14} {accepted:>4} accepted {:>4} refused", "in all", cases.len() - accepted);
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
-    assert!(cases.len() >= 200 && accepted * 10 >= cases.len());
+    assert!(cases.len() >= 1_000 && accepted * 10 >= cases.len());
 }
