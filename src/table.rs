@@ -426,7 +426,9 @@ impl Table {
         let is_denial = matches!(fact, Fact::Denied { .. } | Fact::DenialsUnrecorded { .. });
         let kind = if is_denial { Kind::Denial } else { Kind::Note };
         let body = record::encode(envelope, fact, evidence).map_err(|_| AppendError::Sealed)?;
-        let entry = Entry { kind, grows: false, body };
+        // A binding lets somebody in, so it makes way for endings like a grant.
+        let grows = matches!(fact, Fact::BearerBound(_));
+        let entry = Entry { kind, grows, body };
         let ticket = self.journal.append(entry, &mut |_| {})?;
         Ok(Undurable { value: (), revision: ticket.revision() })
     }

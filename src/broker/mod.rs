@@ -249,6 +249,21 @@ impl Broker {
         self.table.note(&self.envelope(self.clock.now(), None, None, None), fact, None)
     }
 
+    /// Notes what one workload of a tenant did: it is told to that tenant's auditors alone.
+    ///
+    /// # Errors
+    /// [`AppendError`] if the journal does not take it, now or any more.
+    pub fn note_of(
+        &self,
+        tenant: &TenantName,
+        workload: &SpiffeId,
+        fact: &Fact,
+    ) -> Result<Undurable<()>, AppendError> {
+        let nobody = self.envelope(self.clock.now(), None, None, None);
+        let envelope = Envelope { tenant: Some(tenant.clone()), caller: Some(workload.clone()), ..nobody };
+        self.table.note(&envelope, fact, None)
+    }
+
     /// Records what has run out in a tree. That may be much: it is recorded a little at a time, and whoever shares the
     /// thread is served in between.
     ///

@@ -55,7 +55,7 @@ pub struct OidcConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BearerConfig {
-    /// Seconds since a token was issued.
+    /// Seconds since a token was issued, at most 300.
     pub age_seconds_max: NonZeroU32,
     /// Seconds that an issuer's clock may be from this one, at most 5.
     pub leeway_seconds: u32,
@@ -88,11 +88,6 @@ impl Default for BearerConfig {
     }
 }
 
-/// The greatest `leeway_seconds`.
-const LEEWAY_SECONDS_MAX: u32 = 5;
-/// The greatest `age_seconds_max`.
-const AGE_SECONDS_MAX: u32 = 300;
-
 impl BearerConfig {
     /// How far a token's times may be from the broker's.
     #[must_use]
@@ -121,8 +116,8 @@ pub(super) fn check(config: &Config) -> Result<(), ConfigError> {
     }
     let mut issuers = BTreeSet::from([config.issuer.as_str()]);
     let rules = [
-        (config.bearers.leeway_seconds <= LEEWAY_SECONDS_MAX, "bearers.leeway_seconds is above 5"),
-        (config.bearers.age_seconds_max.get() <= AGE_SECONDS_MAX, "bearers.age_seconds_max is above 300"),
+        (config.bearers.limits().leeway <= bearer::LEEWAY_MAX, "bearers.leeway_seconds is above 5"),
+        (config.bearers.limits().age_max <= bearer::AGE_MAX, "bearers.age_seconds_max is above 300"),
         (
             config.oidc.iter().all(|oidc| is_issuer(&oidc.issuer)),
             "oidc.issuer is not an https URL without a slash at its end",

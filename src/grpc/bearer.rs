@@ -93,13 +93,25 @@ impl Door {
         if proven.issued_at <= broker.proofs_after {
             return Err("dpop_iat");
         }
-        // 3. The token is this key's from now on, or was before.
-        let (token, until) = (verified.digest, verified.until);
-        let bearer =
-            BearerBound { token, workload: verified.spiffe_id.clone(), key: proven.thumbprint, until };
-        let bound = broker
-            .bearers
-            .bind(bearer, now, |bearer| Ok(broker.note(&Fact::BearerBound(bearer.clone()))?.revision()));
+        // 3. The token is this key's from now on, or was before. An issuer may name any subject, so that only those who are
+        // somebody here are remembered, and their tenant's auditors alone are told.
+        let in_force = broker.table.in_force();
+        let registry = in_force.registry();
+        let tenant = registry
+            .tenant_of(&verified.spiffe_id)
+            .filter(|_| !registry.roles(&verified.spiffe_id).is_empty());
+        let tenant = tenant.cloned().ok_or("not_registered")?;
+        drop(in_force);
+        let bearer = BearerBound {
+            token: verified.digest,
+            workload: verified.spiffe_id.clone(),
+            key: proven.thumbprint,
+            until: verified.remembered_until,
+        };
+        let bound = broker.bearers.bind(bearer, now, |bearer| {
+            let fact = Fact::BearerBound(bearer.clone());
+            Ok(broker.note_of(&tenant, &bearer.workload, &fact)?.revision())
+        });
         let revision = bound.map_err(|problem| {
             if problem == BindError::Other {
                 self.shown_with_another_key(&verified.spiffe_id, proven.thumbprint);
@@ -119,7 +131,7 @@ impl Door {
             Remembered::Full => return Err("proofs_remembered_max"),
         }
         broker.table.journal().durable(revision).await.map_err(|_| "journal_sealed")?;
-        Ok(Arc::new(Caller::verified_bearer(verified.spiffe_id, now, until, key)))
+        Ok(Arc::new(Caller::verified_bearer(verified.spiffe_id, now, verified.until, key)))
     }
 }
 

@@ -86,7 +86,18 @@ impl Edge {
             response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
             return response;
         }
-        // 3. In time, whatever the caller sends or fails to send; and no longer than the caller waits.
+        // 3. Nothing is kept of whoever is nobody, nor does it take a place. Health is for everybody.
+        if let Who::Peer(peer) = &who
+            && !is_for_everybody(&path)
+            && let Err(stranger) = self.door.known(peer.as_ref(), method)
+        {
+            // Whoever is answered before it has sent all is reset, and too many resets end the connection of a client
+            // that did nothing worse than to come with an old certificate.
+            let passed_over = pass_over(request.into_body(), self.request_bytes_max);
+            let _in_time = tokio::time::timeout(self.call_max, passed_over).await;
+            return stranger.into_http();
+        }
+        // 4. In time, whatever the caller sends or fails to send; and no longer than the caller waits.
         let answered = match deadline::of(request.headers()) {
             Err(deadline::Malformed) => Err(TIMEOUT_MALFORMED),
             Ok(Some(Duration::ZERO)) => Err(TOO_LATE),
@@ -100,7 +111,7 @@ impl Edge {
             Ok(response) => response,
             Err(unread) => return refuse(&self.door, &who, method, &unread).into_http(),
         };
-        // 4. What no method has answered is refused here.
+        // 5. What no method has answered is refused here.
         let Some(unread) = refused_unread(&response) else { return response };
         // It has the name of a method that is not there, or not on this listener.
         let method = if unread.code == Code::Unimplemented { NO_METHOD } else { method };
@@ -164,6 +175,19 @@ async fn whole(mut body: Body, bytes_max: usize) -> Option<Bytes> {
     }
 }
 
+/// Takes a body and keeps nothing of it, up to its end or until it is too large.
+async fn pass_over(mut body: Body, bytes_max: usize) {
+    let mut left = bytes_max;
+    while let Some(Ok(frame)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+    {
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(bytes) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
+}
+
 /// What is too much.
 enum Excess {
     /// Too many calls are in flight, of all callers.
@@ -194,6 +218,11 @@ impl Excess {
         }
         status::exhausted(&reason.to_uppercase(), text, retry)
     }
+}
+
+/// Services that tell nothing of anybody. Reflection is there where the configuration asks for it.
+fn is_for_everybody(path: &str) -> bool {
+    path.starts_with("/grpc.health.v1.") || path.starts_with("/grpc.reflection.v1.")
 }
 
 struct Unread {

@@ -77,8 +77,13 @@ async fn i3_a_token_is_its_first_holder_s_across_a_crash() {
     owner.create(tokens.create(AGENT, "more", v1::Sensitivity::Low)).await.ok();
     drop((owner, client));
     let journal = tokens.world.finish();
-    let bound = journal.iter().filter(|written| matches!(written.fact, Fact::BearerBound(_)));
-    assert_eq!(bound.count(), 1);
+    let bound: Vec<_> =
+        journal.iter().filter(|written| matches!(written.fact, Fact::BearerBound(_))).collect();
+    assert_eq!(bound.len(), 1);
+    // It is its own tenant's auditors' to read.
+    let envelope = &bound.first().unwrap().envelope;
+    assert_eq!(envelope.caller.as_ref().unwrap().as_str(), AGENT);
+    assert!(envelope.tenant.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -100,6 +105,7 @@ async fn what_is_no_token_for_this_broker_now_lets_nobody_in() {
         (with("exp", json!(at - 1)), "time_invalid"),
         (with("iat", json!(at - 120)), "token_too_old"),
         (with("sub", json!(own)), "own_credential"),
+        (with("sub", json!("spiffe://tokens.dev.example/invented")), "not_registered"),
         (with("sub", json!(ROBOT)), "sub_mismatch"),
         (with("cnf", json!({"jkt": "x"})), "cnf_mismatch"),
         (with("iss", json!(ISSUER)), "alg_key_mismatch"),

@@ -16,6 +16,10 @@ use thiserror::Error;
 use crate::json;
 use crate::jws::JwsError;
 
+/// The greatest age that [`Limits`] may allow.
+pub const AGE_MAX: Duration = Duration::from_secs(300);
+/// The greatest leeway that [`Limits`] may allow.
+pub const LEEWAY_MAX: Duration = Duration::from_secs(5);
 /// The longest subject in bytes: as OpenID Connect Core §2 limits it.
 pub const SUBJECT_BYTES_MAX: usize = 255;
 

@@ -1,10 +1,12 @@
 //! Tokens that callers show instead of a certificate: whose they are, and by what they are remembered.
 
+use std::time::Duration;
+
 use brevet_core::digest::BearerDigest;
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
 
-use crate::bearer::{Bearer, BearerError, Limits, Rules};
+use crate::bearer::{AGE_MAX, Bearer, BearerError, LEEWAY_MAX, Limits, Rules};
 use crate::jwt_svid;
 use crate::oidc;
 use crate::trust::CallerTrust;
@@ -20,6 +22,9 @@ pub struct CallerToken {
     pub digest: BearerDigest,
     /// From when on it proves nothing any more: its end, or the end of its youth.
     pub until: Timestamp,
+    /// From when on it would prove nothing under any limits that there may be, so that what is known of it can be
+    /// forgotten.
+    pub remembered_until: Timestamp,
 }
 
 /// Verifies a token by what callers are trusted by. One that names a configured issuer is that issuer's; every other one
@@ -44,16 +49,17 @@ pub fn verify(
             (svid.spiffe_id, svid.bearer)
         }
     };
-    let young = limits.age_max.saturating_add(limits.leeway);
-    // The last moment of its age still counts, its end does not.
-    let youth = bearer.issued_at.map(|at| at.after(young).after(std::time::Duration::from_millis(1)));
-    let end = bearer.end.after(limits.leeway);
-    Ok(CallerToken {
-        spiffe_id,
-        digest: digest(token),
-        until: youth.map_or(end, |youth| youth.min(end)),
-        bearer,
-    })
+    let until = end_of(&bearer, limits.age_max, limits.leeway);
+    let remembered_until = end_of(&bearer, AGE_MAX, LEEWAY_MAX);
+    Ok(CallerToken { spiffe_id, digest: digest(token), until, remembered_until, bearer })
+}
+
+/// When a token is over under these limits. The last moment of its age still counts, its end does not.
+fn end_of(bearer: &Bearer, age_max: Duration, leeway: Duration) -> Timestamp {
+    let moment = Duration::from_millis(1);
+    let youth = bearer.issued_at.map(|at| at.after(age_max).after(leeway).after(moment));
+    let end = bearer.end.after(leeway);
+    youth.map_or(end, |youth| youth.min(end))
 }
 
 /// INVARIANT: the signature is no part of it. With ECDSA whoever has one signature of a text makes another that verifies
