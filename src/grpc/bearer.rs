@@ -3,7 +3,7 @@
 //! A token is anyone's who has a copy, so it lets in the first key that it is shown with and no other, on record. A
 //! request that brings two proofs of who calls, of whatever kind, is refused: which of them would it be?
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -15,7 +15,6 @@ use brevet_core::proof::Caller;
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_identity::bearer::BearerError;
 use brevet_identity::caller_token;
-use brevet_identity::dpop::{self, DpopError};
 use brevet_identity::trust::CallerTrust;
 use tracing::warn;
 
@@ -83,15 +82,10 @@ impl Door {
         let verified = caller_token::verify(token, trust, &broker.issuer, now, broker.bearer_limits)
             .map_err(BearerError::reason)?;
         // 2. The key, proven for this token and this method, once.
-        let url = format!("{}{path}", self.url);
-        let target = dpop::Target { method: "POST", url: &url, access_token: Some(token), nonce: None };
-        let limits = dpop::Limits::default();
-        let proven = dpop::verify(dpop, &target, now, limits).map_err(DpopError::reason)?;
+        let proven = self.fresh_proof(dpop, path, Some(token), now)?;
+        let key = proven.thumbprint;
         if let Some(confirmation) = verified.bearer.confirmation {
-            confirmation.require(proven.thumbprint, None).map_err(BearerError::reason)?;
-        }
-        if proven.issued_at <= broker.proofs_after {
-            return Err("dpop_iat");
+            confirmation.require(key, None).map_err(BearerError::reason)?;
         }
         // 3. The token is this key's from now on, or was before. An issuer may name any subject, so that only those who are
         // somebody here are remembered, and their tenant's auditors alone are told.
@@ -105,7 +99,7 @@ impl Door {
         let bearer = BearerBound {
             token: verified.digest,
             workload: verified.spiffe_id.clone(),
-            key: proven.thumbprint,
+            key,
             until: verified.remembered_until,
         };
         let bound = broker.bearers.bind(bearer, now, |bearer| {
@@ -114,18 +108,13 @@ impl Door {
         });
         let revision = bound.map_err(|problem| {
             if problem == BindError::Other {
-                self.shown_with_another_key(&verified.spiffe_id, proven.thumbprint);
+                self.shown_with_another_key(&verified.spiffe_id, key);
             }
             reason(problem)
         })?;
         // 4. The proof counts once. Whoever has no more than a copy of the token does not come so far: what is remembered is
         // the workload's own.
-        let (key, ends) = (proven.thumbprint, proven.issued_at.after(limits.age_max).after(limits.skew_max));
-        let remembered = {
-            let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
-            proofs.remember(&verified.spiffe_id, (key, proven.jti), ends, now)
-        };
-        match remembered {
+        match self.count_once(&verified.spiffe_id, proven, now) {
             Remembered::New => {}
             Remembered::Before => return Err("proof_replayed"),
             Remembered::Full => return Err("proofs_remembered_max"),

@@ -12,7 +12,7 @@ use brevet_core::sabotage;
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
 use brevet_identity::csr::{self, ProvenKey};
-use brevet_identity::dpop;
+use brevet_identity::dpop::{self, DpopError, DpopProof};
 
 use super::door::Door;
 use super::peer::Peer;
@@ -92,17 +92,10 @@ impl Door {
             Refusal::new(Kind::Unauthenticated, reason, "the proof of possession is not accepted")
         };
         let now = self.broker.clock.now().judge;
-        let url = format!("{}/{SERVICE}/{method}", self.url);
-        let target = dpop::Target { method: "POST", url: &url, access_token: None, nonce: None };
-        let limits = dpop::Limits::default();
-        let proven = dpop::verify(proof, &target, now, limits).map_err(|error| refused(error.reason()))?;
-        if proven.issued_at <= self.broker.proofs_after {
-            return Err(refused("dpop_iat"));
-        }
-        let ends = proven.issued_at.after(limits.age_max).after(limits.skew_max);
-        let known = peer.is_some_and(|peer| peer.proven().contains(&proven.thumbprint));
-        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
-        match proofs.remember(caller.spiffe_id(), (proven.thumbprint, proven.jti), ends, now) {
+        let proven = self.fresh_proof(proof, &format!("/{SERVICE}/{method}"), None, now).map_err(refused)?;
+        let key = proven.thumbprint;
+        let known = peer.is_some_and(|peer| peer.proven().contains(&key));
+        match self.count_once(caller.spiffe_id(), proven, now) {
             Remembered::New => {}
             // A retry over the connection that has proven the key is no replay.
             Remembered::Before if known => {}
@@ -112,9 +105,32 @@ impl Door {
             }
         }
         if let Some(peer) = peer {
-            peer.remember(proven.thumbprint);
+            peer.remember(key);
         }
-        Ok(proven.thumbprint)
+        Ok(key)
+    }
+
+    /// What a proof proves that was made just now for the method at this path, and for this access token if there is one;
+    /// or the stable reason why it proves nothing.
+    pub(super) fn fresh_proof(
+        &self,
+        proof: &str,
+        path: &str,
+        access_token: Option<&str>,
+        now: Timestamp,
+    ) -> Result<DpopProof, &'static str> {
+        let url = format!("{}{path}", self.url);
+        let target = dpop::Target { method: "POST", url: &url, access_token, nonce: None };
+        let proven = dpop::verify(proof, &target, now, dpop::Limits::default()).map_err(DpopError::reason)?;
+        if proven.issued_at <= self.broker.proofs_after { Err("dpop_iat") } else { Ok(proven) }
+    }
+
+    /// Remembers a proof for as long as it could pass.
+    pub(super) fn count_once(&self, workload: &SpiffeId, proof: DpopProof, now: Timestamp) -> Remembered {
+        let limits = dpop::Limits::default();
+        let ends = proof.issued_at.after(limits.age_max).after(limits.skew_max);
+        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs.remember(workload, (proof.thumbprint, proof.jti), ends, now)
     }
 }
 
