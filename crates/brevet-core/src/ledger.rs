@@ -313,7 +313,7 @@ impl Ledger {
             return self.due.clear();
         }
         let forgotten: Vec<(Timestamp, Id)> =
-            self.not_over(id).map(|task| (task.due(), task.opened.id.node())).collect();
+            self.not_over(id).map(|task| (task.due, task.opened.id.node())).collect();
         for due in forgotten {
             self.due.remove(&due);
         }
@@ -323,9 +323,9 @@ impl Ledger {
     fn change(&mut self, id: TaskId, change: impl FnOnce(&mut Task)) -> Option<()> {
         let is_over = self.is_over(id);
         let task = self.task_mut(id)?;
-        let before = task.due();
+        let before = task.due;
         change(task);
-        let after = task.due();
+        let after = task.due;
         if !is_over {
             self.due.remove(&(before, id.node()));
             self.due.insert((after, id.node()));

@@ -16,7 +16,7 @@ use crate::revision::Revision;
 use crate::time::Timestamp;
 
 /// The version of a snapshot. Unlike a record, a snapshot of another version is not read: the records are.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 #[derive(Serialize, Deserialize)]
 struct Snapshot<S> {

@@ -23,6 +23,8 @@ pub struct Task {
     pub(super) ended: Option<Closed<Outcome>>,
     /// The tasks that were delegated from it.
     pub(super) children: Vec<Id>,
+    /// When it has something to record that time has ended, as long as no task on its path has an ending.
+    pub(super) due: Timestamp,
     /// Leases with no ending of their own: few, for a quota bounds those that live.
     pub(super) open: BTreeMap<LeaseKey, Lease>,
     /// Leases with an ending of their own.
@@ -85,6 +87,7 @@ impl Task {
             revision,
             holder: opened.holder,
             ended: None,
+            due: opened.deadline,
             children: Vec::new(),
             open: BTreeMap::new(),
             closed: BTreeMap::new(),
@@ -121,11 +124,6 @@ impl Task {
         self.open.len().saturating_add(self.closed.len())
     }
 
-    /// When it has something to record that time has ended, as long as no task on its path has an ending.
-    pub(super) fn due(&self) -> Timestamp {
-        self.open.values().map(|lease| lease.terms.end).fold(self.opened.deadline, Timestamp::min)
-    }
-
     pub(super) fn lease(&self, key: LeaseKey) -> Option<&Lease> {
         self.open.get(&key).or_else(|| self.closed.get(&key))
     }
@@ -135,6 +133,7 @@ impl Task {
         let key = lease.terms.id.key;
         // INVARIANT: no lease takes the place of another, dead or live.
         if self.lease(key).is_none() || sabotage::on("leases_replace_each_other") {
+            self.due = self.due.min(lease.terms.end);
             self.open.insert(key, lease);
         }
     }
@@ -142,6 +141,10 @@ impl Task {
     /// Folds the ending of a lease.
     pub(super) fn close(&mut self, key: LeaseKey, closed: Closed<LeaseOutcome>, is_late: bool) {
         if let Some(lease) = self.open.remove(&key) {
+            if lease.terms.end <= self.due {
+                let ends = self.open.values().map(|lease| lease.terms.end);
+                self.due = ends.fold(self.opened.deadline, Timestamp::min);
+            }
             self.closed.insert(key, lease);
         }
         if let Some(lease) = self.closed.get_mut(&key) {
