@@ -25,12 +25,14 @@ use self::rush::{Mints, Rush, Rushed};
 use crate::process::Process;
 use crate::{Failure, world};
 
-/// Calls in flight at which the daemon gives the most.
-const PEAK_IN_FLIGHT: u64 = 64;
+/// Calls in flight of which one number gives the most.
+const PEAKS_IN_FLIGHT: [u64; 3] = [64, 256, LET_IN];
 /// How many times as many calls as the daemon lets in.
 const OVERLOAD: u64 = 5;
 /// Calls in flight that the daemon lets in of what makes something new: three quarters of the default.
 const LET_IN: u64 = 768;
+/// Connections of whoever asks for so much: each has as many streams as one may have.
+const CONNECTIONS: u64 = OVERLOAD * LET_IN / 128;
 /// Between two probes.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -111,19 +113,30 @@ fn configure(dir: &Path) -> Result<(), Failure> {
 fn overload(dir: &Path, runtime: &Runtime, probe: &mut Probe, time: Duration) -> Result<Vec<Found>, Failure> {
     let mut rush = Process::start("rush", dir)?;
     let aside = time / 6;
-    let calm = Rush { in_flight: PEAK_IN_FLIGHT, time: aside };
-    let _warm: Rushed = rush.ask(&Rush { time: aside / 4, ..calm })?;
-    let before: Rushed = rush.ask(&calm)?;
-    let idle_before = runtime.block_on(probe.revoke_for(aside))?;
+    let calm = |in_flight| Rush { connections: CONNECTIONS, in_flight, time: aside };
+    let mut peak = |rush: &mut Process| -> Result<f64, Failure> {
+        let mut peak = 0.0_f64;
+        for in_flight in PEAKS_IN_FLIGHT {
+            let rushed: Rushed = rush.ask(&calm(in_flight))?;
+            peak = peak.max(rushed.per_second());
+        }
+        Ok(peak)
+    };
+    let _warm: Rushed = rush.ask(&calm(LET_IN))?;
+    let before = peak(&mut rush)?;
+    // What is revoked under overload was issued before it: the credentials themselves would have to wait.
+    let [idle_before, under, idle_after] =
+        [aside, time, aside].map(|time| runtime.block_on(probe.leases_for(time)));
+    let idle_before = runtime.block_on(probe.revoke_for(aside, idle_before?))?;
     let (under, over) = std::thread::scope(|scope| {
-        let rushing = scope.spawn(|| rush.ask(&Rush { in_flight: OVERLOAD * LET_IN, time }));
-        let under = runtime.block_on(probe.revoke_for(time));
+        let rushing = scope.spawn(|| rush.ask(&Rush { in_flight: OVERLOAD * LET_IN, time, ..calm(0) }));
+        let under = under.and_then(|leases| runtime.block_on(probe.revoke_for(time, leases)));
         (under, rushing.join())
     });
     let (under, over): (Vec<Duration>, Rushed) = (under?, over.map_err(|_| "the rush broke off")??);
-    let idle_after = runtime.block_on(probe.revoke_for(aside))?;
-    let after: Rushed = rush.ask(&calm)?;
-    let peak = f64::midpoint(before.per_second(), after.per_second());
+    let idle_after = runtime.block_on(probe.revoke_for(aside, idle_after?))?;
+    let after = peak(&mut rush)?;
+    let peak = f64::midpoint(before, after);
     let idle = p99([idle_before, idle_after].concat())?;
     let under = p99(under)?;
     let refused = over.refused as f64 / (over.refused + over.issued).max(1) as f64 * 100.0;
@@ -217,7 +230,7 @@ struct Probe {
 impl Probe {
     async fn connect(dir: &Path) -> Result<Self, Failure> {
         let operator = world::connect_to_daemon(dir, "operator").await?;
-        Ok(Self { mints: Mints::connect(dir, 1, "probe").await?, operator })
+        Ok(Self { mints: Mints::connect(dir, 1).await?, operator })
     }
 
     /// Mints, one after the other.
@@ -232,12 +245,17 @@ impl Probe {
         Ok(times)
     }
 
-    /// Revokes leases that were issued before.
-    async fn revoke_for(&mut self, time: Duration) -> Result<Vec<Duration>, Failure> {
+    /// As many leases as are revoked in this time.
+    async fn leases_for(&self, time: Duration) -> Result<Vec<String>, Failure> {
         let mut leases = Vec::new();
         for _ in 0..time.as_millis() / PAUSE.as_millis() + 1 {
-            leases.push(self.mints.mint_patiently().await?);
+            leases.push(self.mints.mint(0).await?);
         }
+        Ok(leases)
+    }
+
+    /// Revokes leases, one after the other.
+    async fn revoke_for(&mut self, time: Duration, leases: Vec<String>) -> Result<Vec<Duration>, Failure> {
         let (end, mut times) = (since_boot() + time, Vec::new());
         for name in leases {
             if since_boot() >= end {

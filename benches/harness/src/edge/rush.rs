@@ -18,14 +18,13 @@ use tonic_types::StatusExt;
 use crate::process::obey;
 use crate::{Failure, world};
 
-/// Streams of one connection, as the daemon's default has it.
-const STREAMS: u64 = 128;
 /// Tasks that are drawn on in turn.
-const TASKS: u64 = 64;
+const TASKS: u64 = 256;
 
-/// So many callers for so long.
+/// So many callers on so many connections for so long.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Rush {
+    pub(super) connections: u64,
     pub(super) in_flight: u64,
     pub(super) time: Duration,
 }
@@ -50,11 +49,13 @@ pub(super) struct Mints {
     agents: Arc<[Broker]>,
     tasks: Arc<[String]>,
     named: Arc<AtomicU64>,
-    name: &'static str,
+    /// No other's: an answer that was given before is no new credential.
+    name: Arc<str>,
 }
 
 impl Mints {
-    pub(super) async fn connect(dir: &Path, connections: u64, name: &'static str) -> Result<Self, Failure> {
+    pub(super) async fn connect(dir: &Path, connections: u64) -> Result<Self, Failure> {
+        let name = format!("rush-{}-{}", std::process::id(), since_boot().as_nanos());
         let mut agents = Vec::new();
         for _ in 0..connections {
             agents.push(world::connect_to_daemon(dir, world::AGENT).await?);
@@ -64,7 +65,7 @@ impl Mints {
         let mut tasks = Vec::new();
         for number in 0..TASKS {
             let request = v1::CreateTaskRequest {
-                request_id: format!("{name}-{}-{number}", std::process::id()),
+                request_id: format!("{name}-{number}"),
                 agent: world::AGENT_ID.to_owned(),
                 task_type: "summarise".to_owned(),
                 purpose: "measurement".to_owned(),
@@ -77,7 +78,7 @@ impl Mints {
             let answer = orchestrator.tasks().create_task(request).await?.into_inner();
             tasks.push(answer.task.ok_or("no task")?.name);
         }
-        Ok(Self { agents: agents.into(), tasks: tasks.into(), named: Arc::default(), name })
+        Ok(Self { agents: agents.into(), tasks: tasks.into(), named: Arc::default(), name: name.into() })
     }
 
     /// Mints once, on the connection of this caller, and gives the lease.
@@ -86,7 +87,7 @@ impl Mints {
         let nothing = || Status::internal("nothing to call");
         let request = v1::IssueCredentialRequest {
             task: turn(&self.tasks, number).ok_or_else(nothing)?.clone(),
-            request_id: format!("{}-{}-{number}", self.name, std::process::id()),
+            request_id: format!("{}-{number}", self.name),
             profile: v1::Profile::TaskToken.into(),
             audience: world::AUDIENCE.to_owned(),
             scope: vec![permission("reports/q3")],
@@ -95,16 +96,6 @@ impl Mints {
         let agent = turn(&self.agents, caller).ok_or_else(nothing)?;
         let answer = agent.credentials().issue_credential(request).await?.into_inner();
         Ok(answer.credential.ok_or_else(nothing)?.lease)
-    }
-
-    /// Mints however often it takes.
-    pub(super) async fn mint_patiently(&self) -> Result<String, Status> {
-        loop {
-            match self.mint(0).await {
-                Err(status) if status.code() == Code::ResourceExhausted => wait(&status).await,
-                outcome => return outcome,
-            }
-        }
     }
 }
 
@@ -131,9 +122,9 @@ fn permission(resource: &str) -> v1::Permission {
 /// Rushes as ordered until standard input closes.
 pub(crate) fn rush(dir: &Path) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
-    obey(|Rush { in_flight, time }| {
+    obey(|Rush { connections, in_flight, time }| {
         runtime.block_on(async {
-            let mints = Mints::connect(dir, in_flight.div_ceil(STREAMS).max(2), "rush").await?;
+            let mints = Mints::connect(dir, connections).await?;
             let begun = since_boot();
             let end = begun + time;
             let callers: Vec<_> = (0..in_flight)
