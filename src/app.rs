@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use brevet_core::fact::Fact;
+use brevet_core::revision::Revision;
 use brevet_identity::jwk_set::JwkSet;
 use brevet_journal::sqlite::Sqlite;
 use brevet_journal::{Journal, Sealed};
@@ -36,20 +37,20 @@ use self::keys::Keys;
 pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, JWT_SVID_KEY_FILE, TASK_TOKEN_KEY_FILE};
 use self::root_socket::RootSocket;
 use self::server_tls::{renew_server_certificate, server_tls, trust_of};
-use crate::bearers::Bearers;
 use crate::bookmarks::{self, Bookmarks};
 use crate::broker::{Broker, Parts};
 use crate::clock::ClockState;
 use crate::config::Config;
 use crate::configuration::Configuration;
 use crate::discovery::Discovered;
-use crate::grpc::{self, Peer, ProofMemory};
+use crate::grpc::{self, CallerCredentials, Peer, ProofMemory};
 use crate::http::{HttpListener, PublicDocuments, Readiness, Site};
 use crate::metrics::Metrics;
 use crate::net::{Admitted, Counters, Endpoint, TlsConfig, TlsPeer};
 use crate::reaper;
 use crate::reload::{self, Reloader};
 use crate::table::Table;
+use crate::token_bindings::TokenBindings;
 
 /// How often a consumer of the SPIFFE bundle is asked to come back, in seconds.
 const BUNDLE_REFRESH_HINT_SECONDS: u64 = 300;
@@ -133,7 +134,14 @@ impl App {
         let signer = LocalSigner::new(tokens, issuer, jwt_svids, Arc::clone(&authority), rng.clone());
         let capacity = config.limits.capacity();
         let held = Arc::clone(&journal) as Arc<dyn Journal>;
-        let bearers = Bearers::restored(state.bearers.values().cloned(), config.bearers.bound());
+        let bindings = TokenBindings::restored(
+            state.bearers.values(),
+            |workload| configuration.registry.tenant_of(workload).cloned(),
+            config.bearers.bound(),
+        );
+        let is_first_start = journal.durable_head().revision == Revision::ZERO;
+        let proofs = ProofMemory::new(clock.now().judge, is_first_start, config.limits.proofs_remembered());
+        let credentials = CallerCredentials { bindings, proofs, token_limits: config.bearers.limits() };
         let table = Table::restored(state, configuration.clone(), capacity, held);
         let broker = Arc::new(Broker::new(Parts {
             table,
@@ -145,8 +153,6 @@ impl App {
             planner,
             state_key,
             bookmarks,
-            bearers,
-            bearer_limits: config.bearers.limits(),
             issuer: config.issuer.clone(),
             trust_domain: config.trust_domain.clone(),
             limits: config.limits.clone(),
@@ -181,12 +187,8 @@ impl App {
         let address =
             grpc.local_addr().map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
         let url = config.grpc.url.clone().unwrap_or_else(|| format!("https://{address}"));
-        let proofs = ProofMemory::new(
-            config.limits.proofs_remembered_max,
-            config.limits.proofs_remembered_per_caller_max,
-        );
         let endpoint = Endpoint {
-            routes: grpc::routes(&broker, &config.grpc, proofs, &url)?,
+            routes: grpc::routes(&broker, &config.grpc, credentials, &url)?,
             limits: config.grpc.limits(),
             counters: grpc_counters,
         };
@@ -266,9 +268,13 @@ impl App {
             let (trust, clock, age_max) =
                 (trust_of(&broker), broker.clock.clone(), config.grpc.limits().connection_age_max);
             move |peer: TlsPeer| {
-                let extension = Peer::new(peer.certificates, Arc::clone(&trust));
                 let now = clock.now().judge;
+                let TlsPeer { certificates, probation, .. } = peer;
+                let extension = Peer::new(certificates, Arc::clone(&trust), Some(probation.clone()));
                 let left = extension.caller(now).map(|caller| caller.valid_until().since(now));
+                if left.is_ok() {
+                    probation.pass();
+                }
                 Admitted { extension, age_max: left.map_or(age_max, |left| left.min(age_max)) }
             }
         };

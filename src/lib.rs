@@ -5,7 +5,6 @@
 //! the only file that reads the time.
 
 pub mod app;
-pub mod bearers;
 pub mod bookmarks;
 pub mod broker;
 pub mod cli;
@@ -26,8 +25,10 @@ pub mod notices;
 pub mod openers;
 pub mod reaper;
 pub mod reload;
+pub mod remembered;
 pub mod shares;
 pub mod table;
 pub mod telemetry;
+pub mod token_bindings;
 pub mod trust;
 pub mod turns;

@@ -19,6 +19,7 @@ mod stream;
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 pub(crate) use accept::{AcceptLimits, Accepted, Drain, accept_until};
+pub use admission::Probation;
 pub use answers::{Answers, Endless};
 pub(crate) use connection::{drive, handshake, refuse, within};
 pub use counters::{Counters, Refusal};
@@ -51,6 +53,10 @@ pub struct NetLimits {
     pub handshakes_per_peer_max: usize,
     /// From accepting a connection to its TLS handshake and HTTP/2 preface being complete.
     pub handshake_max: Duration,
+    /// From there to its caller being known, by a certificate or by a call that shows a token.
+    pub probation_max: Duration,
+    /// Bytes that a client may send in a second, and at once beyond that; what is more waits unread.
+    pub bytes_per_second_max: NonZeroU32,
     /// How long a connection is used at most. It is shortened by up to a tenth, differently for each connection,
     /// so that the clients of a restarted daemon don't all come back at once.
     pub connection_age_max: Duration,
@@ -88,6 +94,8 @@ impl Default for NetLimits {
             handshakes_max: 256,
             handshakes_per_peer_max: 64,
             handshake_max: Duration::from_secs(5),
+            probation_max: Duration::from_secs(10),
+            bytes_per_second_max: NonZeroU32::MIN.saturating_add(8 * 1024 * 1024 - 1),
             connection_age_max: Duration::from_secs(900),
             connection_grace: Duration::from_secs(10),
             drain_max: Duration::from_secs(5),
@@ -142,6 +150,8 @@ pub struct TlsPeer {
     pub address: SocketAddr,
     /// The connection.
     pub connection: ConnectionId,
+    /// To be passed when the caller is known: until then the connection is nobody's, makes way for others, and ends soon.
+    pub probation: Probation,
 }
 
 /// Who is at the other end of a connection on the local socket: the daemon's own user or root.

@@ -91,7 +91,7 @@ const ONLY_THERE: [(&str, &str); 8] = [
     ("SystemTime", "src/clock.rs"),
     ("ClockId", "src/clock.rs"),
     ("Caller::verified_x509_svid", "crates/brevet-identity/src/x509_svid.rs"),
-    ("Caller::verified_bearer", "src/grpc/bearer.rs"),
+    ("Caller::verified_bearer", "src/grpc/token_caller.rs"),
     ("Permit::granted", "crates/brevet-policy/src/decide.rs"),
     ("Plan::drawn", "crates/brevet-mint/src/plan.rs"),
     ("Recorded::durable", "src/table.rs"),

@@ -9,7 +9,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use brevet::bearers::Bearers;
 use brevet::bookmarks::Bookmarks;
 use brevet::broker::{Broker, Parts};
 use brevet::clock::Clock;
@@ -17,9 +16,11 @@ use brevet::config::{Config, Limits};
 use brevet::configuration::Configuration;
 use brevet::dev;
 use brevet::discovery::Discovered;
-use brevet::grpc::{self, Peer, ProofMemory};
+use brevet::grpc::{self, CallerCredentials, Peer, ProofMemory};
 use brevet::metrics::Metrics;
+use brevet::remembered::RememberedLimits;
 use brevet::table::Table;
+use brevet::token_bindings::TokenBindings;
 use brevet_api::v1;
 use brevet_core::revision::Incarnation;
 use brevet_core::state::State;
@@ -150,10 +151,15 @@ impl World {
     async fn new() -> Self {
         let ground = &*GROUND;
         let broker = Arc::new(broker(ground));
-        let few = NonZeroU32::new(1_000).unwrap();
+        let few = RememberedLimits { per_tenant: 1_000, per_owner: 1_000 };
+        let credentials = CallerCredentials {
+            bindings: TokenBindings::restored([], |_| None, few),
+            token_limits: bearer::Limits::default(),
+            proofs: ProofMemory::new(BEGAN, true, few),
+        };
         let url = "https://broker.example";
         let mut world = Self {
-            router: grpc::routes(&broker, &ground.config.grpc, ProofMemory::new(few, few), url).unwrap(),
+            router: grpc::routes(&broker, &ground.config.grpc, credentials, url).unwrap(),
             trust: Arc::clone(&ground.configuration.trust),
             task: String::new(),
             lease: String::new(),
@@ -231,7 +237,7 @@ impl World {
     ) -> Answer {
         self.served += 1;
         let trust = Arc::clone(&self.trust);
-        let peer = Peer::new(Arc::clone(peer), Arc::new(move || Arc::clone(&trust)));
+        let peer = Peer::new(Arc::clone(peer), Arc::new(move || Arc::clone(&trust)), None);
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
         let request = Request::post(format!("/brevet.v1.{service}/{method}"))
             .header("content-type", "application/grpc")
@@ -283,8 +289,6 @@ fn broker(ground: &Ground) -> Broker {
         metrics: Arc::new(Metrics::new(Vec::new())),
         planner: Planner::new(issuer.clone(), kid, svid_kid, &authority, limits.lease_lifetime_max()),
         signer: Arc::new(LocalSigner::new(token_key, issuer.clone(), svid_key, authority, rng.clone())),
-        bearers: Bearers::restored([], (9, 9)),
-        bearer_limits: bearer::Limits::default(),
         keys: JwkSet::parse(published.as_bytes()).unwrap(),
         jwt_svid_keys: JwkSet::parse_bundle(bundle.as_bytes()).unwrap(),
         state_key: StateKey::load_or_create(&ground.state_key, &rng).unwrap(),

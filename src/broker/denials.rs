@@ -28,6 +28,7 @@ pub struct Denials {
     malformed: MinuteBudget<SpiffeId>,
     denied: MinuteBudget<SpiffeId>,
     turned_away: MinuteBudget<SpiffeId>,
+    unproven: MinuteBudget<SpiffeId>,
     unrecorded: Mutex<BTreeMap<(SpiffeId, DenialClass), u64>>,
 }
 
@@ -39,6 +40,7 @@ impl Denials {
             malformed: MinuteBudget::new(malformed_max),
             denied: MinuteBudget::new(denied_max),
             turned_away: MinuteBudget::new(malformed_max),
+            unproven: MinuteBudget::new(malformed_max),
             unrecorded: Mutex::new(BTreeMap::new()),
         }
     }
@@ -115,25 +117,42 @@ impl Broker {
         Err(unrecorded)
     }
 
-    /// Notes that an authenticated caller is told that there is too much, with a budget of its own, so that haste hides no
-    /// attempt at something real. Beyond it is counted with what else has no record of its own.
-    pub fn turn_away(&self, caller: &Caller, method: &str, reason: &'static str) {
+    /// Notes that a caller is told that there is too much, with a budget of its own, so that haste hides no attempt at
+    /// something real. Beyond it is counted with what else has no record of its own.
+    pub fn turn_away(&self, caller: &SpiffeId, method: &str, reason: &'static str) {
+        self.note_refusal(&self.denials.turned_away, caller, method, ReasonCode::of(reason));
+    }
+
+    /// Notes that somebody was refused who showed a workload's token and is not known to be that workload, with a budget of
+    /// its own, so that no thief uses up the workload's. Yields whether it has a record of its own.
+    pub fn refuse_unproven(&self, workload: &SpiffeId, method: &str, reason: &ReasonCode) -> bool {
+        self.note_refusal(&self.denials.unproven, workload, method, reason.clone())
+    }
+
+    fn note_refusal(
+        &self,
+        budget: &MinuteBudget<SpiffeId>,
+        caller: &SpiffeId,
+        method: &str,
+        reason: ReasonCode,
+    ) -> bool {
         self.metrics.decided(DecisionOutcome::Refused);
         let now = self.clock.now();
-        let recorded = self.denials.turned_away.spend(caller.spiffe_id().clone(), now.issue) && {
+        let recorded = budget.spend(caller.clone(), now.issue) && {
             let envelope = Envelope {
-                tenant: self.tenant_now(caller.spiffe_id()),
-                caller: Some(caller.spiffe_id().clone()),
+                tenant: self.tenant_now(caller),
+                caller: Some(caller.clone()),
                 ..self.envelope(now, None, None, None)
             };
             let operation = DeniedOperation::Method(method.to_owned());
-            let fact = Fact::Denied { operation, reason: ReasonCode::of(reason), cause: None, uid: None };
+            let fact = Fact::Denied { operation, reason, cause: None, uid: None };
             self.table.note(&envelope, &fact, None).is_ok()
         };
         if !recorded {
             self.metrics.denial_unrecorded();
-            self.denials.miss(caller.spiffe_id().clone(), DenialClass::Denied, 1);
+            self.denials.miss(caller.clone(), DenialClass::Denied, 1);
         }
+        recorded
     }
 
     /// Notes a refusal that somebody at the local root socket is answered. There is no budget: whoever gets there may do

@@ -36,7 +36,6 @@ use brevet_core::sabotage;
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::{Now, Timestamp};
 use brevet_identity::jwk_set::JwkSet;
-use brevet_identity::{bearer, dpop};
 use brevet_journal::AppendError;
 use brevet_mint::plan::Planner;
 use brevet_mint::signer::Signer;
@@ -60,7 +59,6 @@ pub use self::lock::{LockAsk, LockCaller, LockFilter, LockView};
 pub use self::refusal::{Kind, Refusal};
 pub use self::task::{Ended, Opened, TaskAsk, TaskFilter, TaskView};
 pub use self::watch::{ENDINGS_TOLD_MAX, Told, Watch, WatchAsk};
-use crate::bearers::Bearers;
 use crate::bookmarks::Bookmarks;
 use crate::clock::Clock;
 use crate::config::Limits;
@@ -91,10 +89,6 @@ pub struct Parts {
     pub state_key: StateKey,
     /// Where streams of revocations get their bookmarks.
     pub bookmarks: Arc<Bookmarks>,
-    /// The tokens that callers have shown.
-    pub bearers: Bearers,
-    /// What is asked of their times.
-    pub bearer_limits: bearer::Limits,
     /// The issuer of task tokens, which is also the one audience of tokens that callers show.
     pub issuer: String,
     /// The broker's own trust domain, which the SVIDs of tasks are of.
@@ -131,9 +125,6 @@ pub struct Broker {
     pub audit_streams: Arc<Shares>,
     /// Whether the daemon stops: what would go on for ever ends then.
     pub stopping: tokio::sync::watch::Sender<bool>,
-    /// DPoP proofs that are dated up to then are not taken: what was accepted before the start is forgotten, and so none of
-    /// them may be that.
-    pub proofs_after: Timestamp,
 }
 
 impl Deref for Broker {
@@ -148,10 +139,6 @@ impl Broker {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let limits = &parts.limits;
-        let now = parts.clock.now().judge;
-        // A client's clock may be ahead by the skew, and nothing was accepted before a first start.
-        let is_first = parts.table.journal().durable_head().revision == Revision::ZERO;
-        let proofs_after = if is_first { now } else { now.after(dpop::Limits::default().skew_max) };
         Self {
             known_tokens: KnownTokens::new(limits.tokens_known()),
             undelivered: Undelivered::default(),
@@ -167,7 +154,6 @@ impl Broker {
             streams: Shares::new(limits.watch_streams()),
             audit_streams: Shares::new(limits.audit_streams()),
             stopping: tokio::sync::watch::Sender::new(false),
-            proofs_after,
             parts,
         }
     }

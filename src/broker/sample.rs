@@ -73,8 +73,6 @@ impl InMemory {
             metrics: Arc::new(Metrics::new(Vec::new())),
             planner: Planner::new(issuer.clone(), kid, svid_kid, &authority, limits.lease_lifetime_max()),
             signer: tampered(LocalSigner::new(token_key, issuer.clone(), svid_key, authority, rng.clone())),
-            bearers: Bearers::restored([], (9, 9)),
-            bearer_limits: bearer::Limits::default(),
             keys: JwkSet::parse(published.as_bytes()).unwrap(),
             jwt_svid_keys: JwkSet::parse_bundle(bundle.as_bytes()).unwrap(),
             state_key: StateKey::load_or_create(&folder.path().join("state.key"), &rng).unwrap(),
@@ -234,7 +232,11 @@ impl Sample {
         let certificate = self.ca.svid(spiffe_id).certificate;
         let chain = [CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
         let broker = Arc::clone(&self.broker);
-        Peer::new(chain.into(), Arc::new(move || Arc::clone(&broker.table.in_force().configuration.trust)))
+        Peer::new(
+            chain.into(),
+            Arc::new(move || Arc::clone(&broker.table.in_force().configuration.trust)),
+            None,
+        )
     }
 
     /// Puts other enforcers in force.

@@ -10,6 +10,7 @@ use brevet_identity::bearer;
 use serde::Deserialize;
 
 use super::{Config, ConfigError, count, defaults, is_issuer, seconds};
+use crate::remembered::RememberedLimits;
 
 /// Whether the gRPC listener asks every client for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -61,8 +62,8 @@ pub struct BearerConfig {
     pub leeway_seconds: u32,
     /// Seconds from a token's issue to its end.
     pub lifetime_seconds_max: NonZeroU32,
-    /// Tokens that are remembered with the key they are bound to, as long as they could be shown.
-    pub bound_max: NonZeroU32,
+    /// Tokens of one tenant that are remembered with the key they are bound to, as long as they could be shown.
+    pub bound_per_tenant_max: NonZeroU32,
     /// As many of one workload.
     pub bound_per_caller_max: NonZeroU32,
     /// Seconds between two looks at an issuer's keys that are found by discovery.
@@ -79,7 +80,7 @@ impl Default for BearerConfig {
             age_seconds_max: defaults::small(60),
             leeway_seconds: 0,
             lifetime_seconds_max: defaults::small(3_600),
-            bound_max: defaults::small(100_000),
+            bound_per_tenant_max: defaults::small(100_000),
             bound_per_caller_max: defaults::small(1_000),
             keys_refresh_seconds: defaults::small(300),
             keys_age_seconds_max: defaults::small(86_400),
@@ -99,10 +100,13 @@ impl BearerConfig {
         }
     }
 
-    /// How many bound tokens are remembered, in all and of one workload.
+    /// How many bound tokens are remembered.
     #[must_use]
-    pub fn bound(&self) -> (usize, usize) {
-        (count(self.bound_max), count(self.bound_per_caller_max))
+    pub fn bound(&self) -> RememberedLimits {
+        RememberedLimits {
+            per_tenant: count(self.bound_per_tenant_max),
+            per_owner: count(self.bound_per_caller_max),
+        }
     }
 }
 

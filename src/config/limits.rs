@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::{count, defaults};
 use crate::openers::Quota;
+use crate::remembered::RememberedLimits;
 use crate::shares::ShareLimits;
 use crate::table::Capacity;
 use crate::turns::Turns;
@@ -81,9 +82,9 @@ pub struct Limits {
     pub lists_per_tenant_max: NonZeroU32,
     /// Lists that one caller may have made or wait for at once.
     pub lists_per_caller_max: NonZeroU32,
-    /// DPoP proofs remembered, so that none is taken twice.
-    pub proofs_remembered_max: NonZeroU32,
-    /// As many of one caller.
+    /// DPoP proofs of one tenant that are remembered, so that none is taken twice.
+    pub proofs_remembered_per_tenant_max: NonZeroU32,
+    /// As many of one caller; of one token, where callers show tokens.
     pub proofs_remembered_per_caller_max: NonZeroU32,
     /// Tasks or records on one page of a list.
     pub page_size_max: NonZeroU32,
@@ -100,6 +101,14 @@ pub struct Limits {
     pub calls_in_flight_max: NonZeroU32,
     /// Calls that make new tasks or credentials and are worked on at once; others wait.
     pub issues_at_once_max: NonZeroU32,
+    /// Tokens of callers that are verified at once, before anything is known of who shows them; others wait.
+    pub tokens_verified_at_once_max: NonZeroU32,
+    /// Calls that may wait for that at once.
+    pub tokens_waiting_max: NonZeroU32,
+    /// Calls at once that have sent a part of their message, of all callers.
+    pub calls_unfinished_max: NonZeroU32,
+    /// As many of one caller.
+    pub calls_unfinished_per_caller_max: NonZeroU32,
     /// Calls of one caller in a second, on average, of each class on its own.
     pub calls_per_second_per_caller_max: NonZeroU32,
     /// Calls of one caller at once beyond that, of each class on its own.
@@ -139,7 +148,7 @@ impl Default for Limits {
             lists_max: defaults::small(4),
             lists_per_tenant_max: defaults::small(2),
             lists_per_caller_max: defaults::small(4),
-            proofs_remembered_max: defaults::small(100_000),
+            proofs_remembered_per_tenant_max: defaults::small(100_000),
             proofs_remembered_per_caller_max: defaults::small(5_000),
             page_size_max: defaults::small(100),
             events_looked_at_max: defaults::small(2_048),
@@ -148,6 +157,10 @@ impl Default for Limits {
             audit_stall_seconds_max: defaults::small(10),
             calls_in_flight_max: defaults::small(1_024),
             issues_at_once_max: defaults::small(64),
+            tokens_verified_at_once_max: NonZeroU32::MIN,
+            tokens_waiting_max: defaults::small(256),
+            calls_unfinished_max: defaults::small(1_024),
+            calls_unfinished_per_caller_max: defaults::small(128),
             calls_per_second_per_caller_max: defaults::small(2_000),
             calls_burst_per_caller_max: defaults::small(4_000),
             callers_remembered_max: defaults::small(65_536),
@@ -266,6 +279,31 @@ impl Limits {
     #[must_use]
     pub fn issues_at_once_max(&self) -> usize {
         count(self.issues_at_once_max)
+    }
+
+    /// How many tokens of callers are verified at once, and how many calls wait for that.
+    #[must_use]
+    pub fn tokens_at_once(&self) -> (usize, usize) {
+        (count(self.tokens_verified_at_once_max), count(self.tokens_waiting_max))
+    }
+
+    /// How many calls may have sent a part of their message.
+    #[must_use]
+    pub fn calls_unfinished(&self) -> ShareLimits {
+        ShareLimits {
+            what: "calls whose message is not here as a whole",
+            all: Some(("calls_unfinished_max", count(self.calls_unfinished_max))),
+            per_caller: ("calls_unfinished_per_caller_max", count(self.calls_unfinished_per_caller_max)),
+        }
+    }
+
+    /// How many DPoP proofs are remembered.
+    #[must_use]
+    pub fn proofs_remembered(&self) -> RememberedLimits {
+        RememberedLimits {
+            per_tenant: count(self.proofs_remembered_per_tenant_max),
+            per_owner: count(self.proofs_remembered_per_caller_max),
+        }
     }
 
     /// How often one caller may call.

@@ -51,6 +51,12 @@ pub struct GrpcConfig {
     /// Seconds from accepting a connection to its handshake being complete.
     #[serde(default = "defaults::handshake_seconds_max")]
     pub handshake_seconds_max: NonZeroU32,
+    /// Seconds from there to its caller being known, by a certificate or by a call that shows a token.
+    #[serde(default = "defaults::probation_seconds_max")]
+    pub probation_seconds_max: NonZeroU32,
+    /// Bytes that a client may send on one connection in a second, and at once beyond that; what is more waits.
+    #[serde(default = "defaults::connection_bytes_per_second_max")]
+    pub connection_bytes_per_second_max: NonZeroU32,
     /// Seconds that a connection is used, at most.
     #[serde(default = "defaults::connection_age_seconds_max")]
     pub connection_age_seconds_max: NonZeroU32,
@@ -101,6 +107,8 @@ impl GrpcConfig {
             handshakes_max: count(self.handshakes_max),
             handshakes_per_peer_max: count(self.handshakes_per_peer_max),
             handshake_max: seconds(self.handshake_seconds_max),
+            probation_max: seconds(self.probation_seconds_max),
+            bytes_per_second_max: self.connection_bytes_per_second_max,
             connection_age_max: seconds(self.connection_age_seconds_max),
             // Whatever was begun before the connection got too old may be finished.
             connection_grace: seconds(self.call_seconds_max),
@@ -184,6 +192,8 @@ mod defaults {
         handshakes_max = 256;
         handshakes_per_peer_max = 64;
         handshake_seconds_max = 5;
+        probation_seconds_max = 10;
+        connection_bytes_per_second_max = 8_388_608;
         connection_age_seconds_max = 900;
         call_seconds_max = 30;
         streams_per_connection_max = 128;

@@ -153,7 +153,7 @@ async fn serve(dir: &Path) -> Result<(), Problem> {
     notify(&Notice::Listening(listener.local_addr()?.to_string()))?;
     let limits = NetLimits::default();
     let admit = move |peer: TlsPeer| Admitted {
-        extension: Peer::new(peer.certificates, Arc::clone(&callers)),
+        extension: Peer::new(peer.certificates, Arc::clone(&callers), None),
         age_max: limits.connection_age_max,
     };
     let endpoint = Endpoint {

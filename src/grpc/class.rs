@@ -29,7 +29,7 @@ impl Class {
             ("brevet.v1.LockService", "CreateLock" | "LiftLock")
             | ("brevet.v1.LeaseService", "RevokeLease" | "RevokeLeases") => Self::Revoke,
             ("brevet.v1.RevocationService", "IntrospectCredential" | "WatchRevocations")
-            | ("grpc.health.v1.Health", "Check" | "List" | "Watch") => Self::Introspect,
+            | ("grpc.health.v1.Health", "Check") => Self::Introspect,
             ("brevet.v1.TaskService", "CompleteTask" | "FailTask" | "CancelTask")
             | ("brevet.v1.CredentialService", "ReturnCredential") => Self::Complete,
             ("brevet.v1.TaskService", "CreateTask")
@@ -71,7 +71,7 @@ impl Class {
 
 /// Whether a method's answer goes on for as long as there is something to tell.
 pub(super) fn is_endless(method: &str) -> bool {
-    matches!(method, "WatchRevocations" | "TailEvents" | "Watch" | "ServerReflectionInfo")
+    matches!(method, "WatchRevocations" | "TailEvents" | "ServerReflectionInfo")
 }
 
 #[cfg(test)]

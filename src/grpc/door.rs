@@ -1,11 +1,13 @@
 //! The door: who comes in, with which key, and what a refusal leaves behind.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use brevet_core::fact::{DeniedOperation, Fact, ReasonCode};
 use brevet_core::id::{LeaseId, RootTaskId, TaskId};
 use brevet_core::name::RequestId;
 use brevet_core::proof::Caller;
+use brevet_core::time::Timestamp;
+use brevet_identity::bearer;
 use tonic::{Request, Response, Status};
 use tracing::debug;
 
@@ -13,18 +15,42 @@ use super::peer::Peer;
 use super::possession::ProofMemory;
 use super::status;
 use crate::broker::{Broker, MinuteBudget, Refusal};
+use crate::remembered::RememberedLimits;
+use crate::token_bindings::TokenBindings;
 
 /// What every service shares.
 #[derive(Clone)]
 pub struct Door {
     /// The broker.
     pub(super) broker: Arc<Broker>,
-    pub(super) proofs: Arc<Mutex<ProofMemory>>,
+    pub(super) credentials: Arc<CallerCredentials>,
     strangers: Arc<MinuteBudget<()>>,
-    /// Lines of the log that tell of tokens shown with another key.
-    pub(super) alarms: Arc<MinuteBudget<()>>,
     /// The URL that clients reach the broker by.
     pub(super) url: Arc<str>,
+}
+
+/// What is asked and remembered of the tokens and proofs that callers show.
+#[derive(Debug)]
+pub struct CallerCredentials {
+    /// The keys that tokens are bound to.
+    pub bindings: TokenBindings,
+    /// What is asked of the times of tokens.
+    pub token_limits: bearer::Limits,
+    /// The proofs that have counted.
+    pub proofs: ProofMemory,
+}
+
+impl CallerCredentials {
+    /// Where nobody shows any.
+    #[must_use]
+    pub fn none() -> Self {
+        let limits = RememberedLimits { per_tenant: 0, per_owner: 0 };
+        Self {
+            bindings: TokenBindings::restored([], |_| None, limits),
+            token_limits: bearer::Limits::default(),
+            proofs: ProofMemory::new(Timestamp::EPOCH, true, limits),
+        }
+    }
 }
 
 /// What a method was asked, for the record of a refusal.
@@ -56,10 +82,9 @@ impl Asked {
 }
 
 impl Door {
-    pub(super) fn new(broker: Arc<Broker>, proofs: ProofMemory, url: String) -> Self {
-        let a_minute = || Arc::new(MinuteBudget::new(broker.limits.strangers_recorded_per_minute_max));
-        let (strangers, alarms) = (a_minute(), a_minute());
-        Self { broker, proofs: Arc::new(Mutex::new(proofs)), strangers, alarms, url: url.into() }
+    pub(super) fn new(broker: Arc<Broker>, credentials: CallerCredentials, url: String) -> Self {
+        let strangers = Arc::new(MinuteBudget::new(broker.limits.strangers_recorded_per_minute_max));
+        Self { broker, credentials: Arc::new(credentials), strangers, url: url.into() }
     }
 
     /// The most that a page of a list has.
@@ -79,10 +104,8 @@ impl Door {
     /// The verified caller at the other end of a connection.
     pub(super) fn known(&self, peer: Option<&Peer>, method: &str) -> Result<Arc<Caller>, Status> {
         let now = self.broker.clock.now().judge;
-        peer.map_or(Err("no_connection"), |peer| peer.caller(now)).map_err(|reason| {
-            self.stranger(method, reason);
-            status::unauthenticated()
-        })
+        peer.map_or(Err("no_connection"), |peer| peer.caller(now))
+            .map_err(|reason| self.stranger(method, reason))
     }
 
     /// Answers, and records what was refused.
@@ -104,16 +127,17 @@ impl Door {
         }
     }
 
-    /// Records some refusals of strangers and counts all, so that nobody can fill the disk (invariant U1).
-    fn stranger(&self, method: &str, reason: &'static str) {
+    /// Tells a stranger that it is one. Some of these refusals are recorded and all counted, so that nobody can fill the
+    /// disk (invariant U1).
+    pub(super) fn stranger(&self, method: &str, reason: &'static str) -> Status {
         debug!(method, reason, "a stranger was refused");
         self.broker.metrics.refused_stranger();
-        if !self.strangers.spend((), self.broker.clock.now().issue) {
-            return;
+        if self.strangers.spend((), self.broker.clock.now().issue) {
+            let operation = DeniedOperation::Method(method.to_owned());
+            // It is a sample; a journal that is too busy for it has the count.
+            let denied = Fact::Denied { operation, reason: ReasonCode::of(reason), cause: None, uid: None };
+            let _sampled = self.broker.note(&denied);
         }
-        let operation = DeniedOperation::Method(method.to_owned());
-        // It is a sample; a journal that is too busy for it has the count.
-        let denied = Fact::Denied { operation, reason: ReasonCode::of(reason), cause: None, uid: None };
-        let _sampled = self.broker.note(&denied);
+        status::unauthenticated()
     }
 }

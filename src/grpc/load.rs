@@ -6,7 +6,9 @@
 //! that is in flight, so that what matters more keeps a reserve that what matters less cannot reach (invariant R5).
 //!
 //! Of what makes new credentials only so much is worked on at once, and the rest waits in order. It would not be done
-//! sooner otherwise, and a revocation would wait behind all of it for the CPU.
+//! sooner otherwise, and a revocation would wait behind all of it for the CPU. Likewise with the tokens of callers, whose
+//! verification costs anybody no more than a request: they have places of their own, so that strangers who call for the
+//! emergency stop take none of those that it has.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,6 +23,9 @@ pub(super) struct Load {
     in_flight: AtomicUsize,
     max: usize,
     issues: Semaphore,
+    /// Calls whose token is being looked at or waits for it.
+    with_token: Semaphore,
+    tokens: Semaphore,
 }
 
 /// A call that was let in, and is in flight until this is dropped.
@@ -32,9 +37,20 @@ pub(super) struct InFlight<'a>(&'a Load);
 pub(super) struct Overloaded;
 
 impl Load {
-    /// None, and room for so many, of which so many may be work on new credentials.
-    pub(super) const fn new(max: usize, issues_at_once_max: usize) -> Self {
-        Self { in_flight: AtomicUsize::new(0), max, issues: Semaphore::const_new(issues_at_once_max) }
+    /// None, and room for so many, of which so many may be work on new credentials; and so many tokens that are verified
+    /// at once, with so many calls that have one.
+    pub(super) const fn new(
+        max: usize,
+        issues_at_once_max: usize,
+        (tokens_at_once_max, with_token_max): (usize, usize),
+    ) -> Self {
+        Self {
+            in_flight: AtomicUsize::new(0),
+            max,
+            issues: Semaphore::const_new(issues_at_once_max),
+            with_token: Semaphore::const_new(with_token_max),
+            tokens: Semaphore::const_new(tokens_at_once_max),
+        }
     }
 
     /// Lets a call in, or says at once that there is too much.
@@ -44,6 +60,16 @@ impl Load {
         let call = InFlight(self);
         let sixteenths = if sabotage::on("all_are_shed_alike") { 16 } else { class.sixteenths() };
         if before < self.max.saturating_mul(sixteenths) / 16 { Ok(call) } else { Err(Overloaded) }
+    }
+
+    /// Lets a call in whose token is to be looked at, or says at once that there are too many.
+    pub(super) fn admit_token(&self) -> Result<SemaphorePermit<'_>, Overloaded> {
+        self.with_token.try_acquire().map_err(|_| Overloaded)
+    }
+
+    /// Waits until it is the turn of a token to be verified.
+    pub(super) async fn token_turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.tokens.acquire().await.ok()
     }
 
     /// Waits until it is the turn of a call of this kind to be worked on.
@@ -73,7 +99,7 @@ mod tests {
 
     #[test]
     fn r5_what_matters_least_is_refused_first_and_each_kind_keeps_a_reserve() {
-        let load = Load::new(32, 32);
+        let load = Load::new(32, 32, (1, 1));
         let mut held = Vec::new();
         for (class, most) in ORDER.into_iter().zip([16, 24, 28, 30, 32]) {
             while let Ok(call) = load.admit(class) {
@@ -93,7 +119,7 @@ mod tests {
 
     #[tokio::test]
     async fn r5_only_so_much_is_issued_at_once_and_nothing_else_waits_for_it() {
-        let load = Load::new(32, 2);
+        let load = Load::new(32, 2, (1, 1));
         let first = load.turn(Class::Issue).await;
         let second = load.turn(Class::Issue).await;
         assert!(first.is_some() && second.is_some());
@@ -109,5 +135,25 @@ mod tests {
         }
         drop(first);
         assert!(third.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn r5_calls_with_a_token_take_no_place_of_others_and_are_looked_at_in_turn() {
+        let load = Load::new(1, 1, (1, 2));
+        let (first, second) = (load.admit_token().unwrap(), load.admit_token().unwrap());
+        assert_eq!(load.admit_token().unwrap_err(), Overloaded);
+        assert!(load.admit(Class::Revoke).is_ok(), "they take no place of another");
+        let turn = load.token_turn().await;
+        let mut next = pin!(load.token_turn());
+        tokio::select! {
+            biased;
+            _ = &mut next => panic!("it was not its turn"),
+            () = std::future::ready(()) => {}
+        }
+        drop(turn);
+        assert!(next.await.is_some());
+        drop(first);
+        assert!(load.admit_token().is_ok());
+        drop(second);
     }
 }

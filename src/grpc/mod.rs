@@ -2,12 +2,14 @@
 //! and answers. Nothing is decided here.
 
 mod audit;
-mod bearer;
+mod body;
 mod class;
 mod convert;
 mod credential;
 mod deadline;
 mod door;
+mod edge;
+mod health;
 mod lease;
 mod load;
 mod lock;
@@ -18,9 +20,9 @@ mod revocation;
 mod status;
 mod stream;
 mod task;
+mod token_caller;
 mod unread;
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,11 +36,13 @@ use brevet_api::v1::lock_service_server::LockServiceServer;
 use brevet_api::v1::revocation_service_server::RevocationServiceServer;
 use brevet_api::v1::task_service_server::TaskServiceServer;
 use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
 
-pub use self::door::Door;
+pub use self::door::{CallerCredentials, Door};
+use self::edge::Edge;
+use self::health::Serving;
 pub use self::peer::Peer;
 pub use self::possession::ProofMemory;
-use self::unread::Edge;
 use crate::broker::{Broker, ENDINGS_TOLD_MAX};
 use crate::config::GrpcConfig;
 
@@ -58,10 +62,10 @@ const EVENT_BYTES_PER_REQUEST_BYTE: usize = 16;
 pub fn routes(
     broker: &Arc<Broker>,
     config: &GrpcConfig,
-    proofs: ProofMemory,
+    credentials: CallerCredentials,
     url: &str,
 ) -> Result<Router, tonic_reflection::server::Error> {
-    let door = Door::new(Arc::clone(broker), proofs, url.to_owned());
+    let door = Door::new(Arc::clone(broker), credentials, url.to_owned());
     let bytes_max = usize::try_from(config.message_bytes_max.get()).unwrap_or(usize::MAX);
     let tasks = TaskServiceServer::new(task::Tasks(door.clone()))
         .max_decoding_message_size(bytes_max)
@@ -83,8 +87,7 @@ pub fn routes(
         .max_encoding_message_size(
             bytes_max.saturating_mul(EVENT_BYTES_PER_REQUEST_BYTE).max(ANSWER_BYTES_MAX),
         );
-    // The daemon listens only while it serves, so whoever gets through to ask is told that it does.
-    let (_reporter, health) = tonic_health::server::health_reporter();
+    let health = HealthServer::new(Serving);
     let mut services = Routes::new(tasks)
         .add_service(credentials)
         .add_service(revocations)
@@ -114,9 +117,7 @@ fn answered(services: Routes, door: Door, config: &GrpcConfig) -> Router {
 /// What the local root socket serves: locks, and nothing that could be issued or read by it.
 pub fn root_routes(broker: &Arc<Broker>, config: &GrpcConfig) -> Router {
     let bytes_max = usize::try_from(config.message_bytes_max.get()).unwrap_or(usize::MAX);
-    // Nobody proves a key here.
-    let door =
-        Door::new(Arc::clone(broker), ProofMemory::new(NonZeroU32::MIN, NonZeroU32::MIN), String::new());
+    let door = Door::new(Arc::clone(broker), CallerCredentials::none(), String::new());
     let locks = LockServiceServer::new(lock::Locks(door.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(ANSWER_BYTES_MAX);

@@ -15,6 +15,7 @@ use brevet_identity::x509_svid::{self, X509SvidError};
 use rustls::pki_types::CertificateDer;
 
 use super::rates::Allowance;
+use crate::net::Probation;
 
 /// Keys that one connection can prove besides its own.
 const KEYS_PROVEN_MAX: usize = 64;
@@ -24,6 +25,8 @@ const KEYS_PROVEN_MAX: usize = 64;
 pub struct Peer(Arc<Inner>);
 
 struct Inner {
+    /// Passed when a token proves a caller.
+    probation: Option<Probation>,
     certificates: Arc<[CertificateDer<'static>]>,
     trust: TrustSource<CallerTrust>,
     verified: ArcSwapOption<Verified>,
@@ -44,10 +47,15 @@ impl fmt::Debug for Peer {
 }
 
 impl Peer {
-    /// A connection whose handshake proved the key of the first certificate.
+    /// A connection whose handshake proved the key of the first certificate. It is on probation if it has none.
     #[must_use]
-    pub fn new(certificates: Arc<[CertificateDer<'static>]>, trust: TrustSource<CallerTrust>) -> Self {
+    pub fn new(
+        certificates: Arc<[CertificateDer<'static>]>,
+        trust: TrustSource<CallerTrust>,
+        probation: Option<Probation>,
+    ) -> Self {
         Self(Arc::new(Inner {
+            probation,
             certificates,
             trust,
             verified: ArcSwapOption::empty(),
@@ -56,19 +64,18 @@ impl Peer {
         }))
     }
 
-    /// One request's other end, which a token proved under this trust, or did not. It is somebody as long as `now` says the
-    /// same of whom to trust.
+    /// The other end of one request on this connection, whose token proved a caller by this trust. It is somebody as long
+    /// as the same is trusted.
     #[must_use]
-    pub(super) fn by_token(
-        trust: Arc<CallerTrust>,
-        now: TrustSource<CallerTrust>,
-        caller: Result<Arc<Caller>, &'static str>,
-    ) -> Self {
-        let verified = Verified { trust, caller };
+    pub(super) fn with_token(&self, trust: Arc<CallerTrust>, caller: Arc<Caller>) -> Self {
+        if let Some(probation) = &self.0.probation {
+            probation.pass();
+        }
         Self(Arc::new(Inner {
+            probation: None,
             certificates: Arc::new([]),
-            trust: now,
-            verified: ArcSwapOption::from_pointee(verified),
+            trust: Arc::clone(&self.0.trust),
+            verified: ArcSwapOption::from_pointee(Verified { trust, caller: Ok(caller) }),
             proven: Mutex::new(BTreeSet::new()),
             allowance: OnceLock::new(),
         }))

@@ -1,12 +1,12 @@
 //! Possession: what a request and its connection prove of a key.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU32;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use brevet_core::digest::{ClaimDigest, Thumbprint};
+use brevet_core::digest::{BearerDigest, ClaimDigest, Thumbprint};
 use brevet_core::fact::ReasonCode;
 use brevet_core::ledger::IssueRefusal;
+use brevet_core::name::TenantName;
 use brevet_core::proof::Caller;
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::SpiffeId;
@@ -17,6 +17,7 @@ use brevet_identity::dpop::{self, DpopError, DpopProof};
 use super::door::Door;
 use super::peer::Peer;
 use crate::broker::{Kind, Possession, Refusal};
+use crate::remembered::{Full, Remembered, RememberedLimits};
 
 /// The service whose methods take proofs; a DPoP proof names it and the method behind the broker's URL.
 const SERVICE: &str = "brevet.v1.CredentialService";
@@ -95,13 +96,16 @@ impl Door {
         let proven = self.fresh_proof(proof, &format!("/{SERVICE}/{method}"), None, now).map_err(refused)?;
         let key = proven.thumbprint;
         let known = peer.is_some_and(|peer| peer.proven().contains(&key));
-        match self.count_once(caller.spiffe_id(), proven, now) {
-            Remembered::New => {}
+        let workload = caller.spiffe_id();
+        let tenant = self.broker.table.in_force().registry().tenant_of(workload).cloned();
+        let owner = ProofOwner::Workload(workload.clone());
+        match self.credentials.proofs.count_once(tenant, owner, proven, now) {
+            Ok(()) => {}
             // A retry over the connection that has proven the key is no replay.
-            Remembered::Before if known => {}
-            Remembered::Before => return Err(refused("proof_replayed")),
-            Remembered::Full => {
-                return Err(Refusal::new(Kind::Exhausted, "proofs_remembered_max", "too many proofs"));
+            Err(NotCounted::Replayed) if known => {}
+            Err(replayed @ NotCounted::Replayed) => return Err(refused(replayed.reason())),
+            Err(full @ NotCounted::Full) => {
+                return Err(Refusal::new(Kind::Exhausted, full.reason(), "too many proofs"));
             }
         }
         if let Some(peer) = peer {
@@ -122,84 +126,78 @@ impl Door {
         let url = format!("{}{path}", self.url);
         let target = dpop::Target { method: "POST", url: &url, access_token, nonce: None };
         let proven = dpop::verify(proof, &target, now, dpop::Limits::default()).map_err(DpopError::reason)?;
-        if proven.issued_at <= self.broker.proofs_after { Err("dpop_iat") } else { Ok(proven) }
-    }
-
-    /// Remembers a proof for as long as it could pass.
-    pub(super) fn count_once(&self, workload: &SpiffeId, proof: DpopProof, now: Timestamp) -> Remembered {
-        let limits = dpop::Limits::default();
-        let ends = proof.issued_at.after(limits.age_max).after(limits.skew_max);
-        let mut proofs = self.proofs.lock().unwrap_or_else(PoisonError::into_inner);
-        proofs.remember(workload, (proof.thumbprint, proof.jti), ends, now)
+        if proven.issued_at <= self.credentials.proofs.after { Err("dpop_iat") } else { Ok(proven) }
     }
 }
 
 /// DPoP proofs that were accepted and could still pass, so that none is taken twice.
 #[derive(Debug)]
 pub struct ProofMemory {
-    seen: BTreeSet<(Thumbprint, String)>,
-    ends: BTreeMap<(Timestamp, u64), (SpiffeId, (Thumbprint, String))>,
-    by_caller: BTreeMap<SpiffeId, usize>,
-    count: u64,
-    max: usize,
-    max_per_caller: usize,
+    /// Proofs that are dated up to then are not taken: what was accepted before the start is forgotten, and so none of
+    /// them may be that.
+    after: Timestamp,
+    seen: Mutex<Remembered<(Thumbprint, String), (), ProofOwner>>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Remembered {
-    New,
-    Before,
+/// Whose proofs are counted together. Whoever has a copy of a token can bind it before its workload does, and then spends
+/// what is that token's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ProofOwner {
+    /// Those of a workload with a certificate.
+    Workload(SpiffeId),
+    /// Those beside one token.
+    Token(BearerDigest),
+}
+
+/// A proof that does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotCounted {
+    /// It has counted before.
+    Replayed,
+    /// As many are remembered as may be, so that it could count twice.
     Full,
 }
 
+impl NotCounted {
+    /// The stable reason for the audit.
+    pub(super) const fn reason(self) -> &'static str {
+        match self {
+            Self::Replayed => "proof_replayed",
+            Self::Full => "proofs_remembered_max",
+        }
+    }
+}
+
 impl ProofMemory {
-    /// A memory of at most so many proofs, and of at most so many of one caller.
+    /// The memory of a process that begins now. Nothing was accepted before a first start; before any other there may
+    /// have been, and by a client whose clock is ahead.
     #[must_use]
-    pub fn new(max: NonZeroU32, max_per_caller: NonZeroU32) -> Self {
-        let count = |max: NonZeroU32| usize::try_from(max.get()).unwrap_or(usize::MAX);
-        Self {
-            seen: BTreeSet::new(),
-            ends: BTreeMap::new(),
-            by_caller: BTreeMap::new(),
-            count: 0,
-            max: count(max),
-            max_per_caller: count(max_per_caller),
-        }
+    pub fn new(now: Timestamp, is_first_start: bool, limits: RememberedLimits) -> Self {
+        let after = if is_first_start { now } else { now.after(dpop::Limits::default().skew_max) };
+        Self { after, seen: Mutex::new(Remembered::new(limits)) }
     }
 
-    pub(super) fn remember(
-        &mut self,
-        caller: &SpiffeId,
-        proof: (Thumbprint, String),
-        ends: Timestamp,
+    /// Counts a proof, once for as long as it could pass.
+    pub(super) fn count_once(
+        &self,
+        tenant: Option<TenantName>,
+        owner: ProofOwner,
+        proof: DpopProof,
         now: Timestamp,
-    ) -> Remembered {
-        self.forget_before(now);
-        if self.seen.contains(&proof) {
-            return Remembered::Before;
+    ) -> Result<(), NotCounted> {
+        let limits = dpop::Limits::default();
+        // At the last moment of its age it still passes.
+        let end =
+            proof.issued_at.after(limits.age_max).after(limits.skew_max).after(Duration::from_millis(1));
+        let key = (proof.thumbprint, proof.jti);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.forget_until(now);
+        if seen.get(&key).is_some() {
+            return Err(NotCounted::Replayed);
         }
-        let own = self.by_caller.get(caller).copied().unwrap_or(0);
-        if self.seen.len() >= self.max || own >= self.max_per_caller {
-            return Remembered::Full;
-        }
-        self.by_caller.insert(caller.clone(), own.saturating_add(1));
-        self.count = self.count.wrapping_add(1);
-        self.ends.insert((ends, self.count), (caller.clone(), proof.clone()));
-        self.seen.insert(proof);
-        Remembered::New
-    }
-
-    fn forget_before(&mut self, now: Timestamp) {
-        while let Some(entry) = self.ends.first_entry()
-            && entry.key().0 < now
-        {
-            let (caller, proof) = entry.remove();
-            self.seen.remove(&proof);
-            match self.by_caller.get_mut(&caller) {
-                Some(count) if *count > 1 => *count = count.saturating_sub(1),
-                _ => drop(self.by_caller.remove(&caller)),
-            }
-        }
+        seen.has_room(tenant.as_ref(), &owner).map_err(|Full| NotCounted::Full)?;
+        seen.insert(key, (), (tenant, owner), end);
+        Ok(())
     }
 }
 
@@ -207,32 +205,41 @@ impl ProofMemory {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_proof_is_taken_once_while_it_could_pass_and_forgotten_after() {
-        let count = |n| NonZeroU32::new(n).unwrap();
-        let mut memory = ProofMemory::new(count(2), count(2));
-        let caller = "spiffe://td/a".parse().unwrap();
-        let proof = |jti: &str| (Thumbprint::from_bytes([1; 32]), jti.to_owned());
-        let at = Timestamp::from_seconds;
-        assert_eq!(memory.remember(&caller, proof("a"), at(65), at(0)), Remembered::New);
-        assert_eq!(memory.remember(&caller, proof("a"), at(65), at(65)), Remembered::Before);
-        assert_eq!(memory.remember(&caller, proof("b"), at(70), at(1)), Remembered::New);
-        assert_eq!(memory.remember(&caller, proof("c"), at(70), at(1)), Remembered::Full);
-        assert_eq!(memory.remember(&caller, proof("c"), at(99), at(66)), Remembered::New);
-        assert_eq!(memory.seen.len(), memory.ends.len());
-        assert_eq!(memory.by_caller.values().sum::<usize>(), memory.seen.len());
+    const LIMITS: RememberedLimits = RememberedLimits { per_tenant: 3, per_owner: 2 };
+
+    fn count(
+        memory: &ProofMemory,
+        jti: &str,
+        owner: ProofOwner,
+        made: u64,
+        now: u64,
+    ) -> Result<(), NotCounted> {
+        let issued_at = Timestamp::from_seconds(made);
+        let proof = DpopProof { thumbprint: Thumbprint::from_bytes([1; 32]), jti: jti.to_owned(), issued_at };
+        memory.count_once(None, owner, proof, Timestamp::from_seconds(now))
     }
 
     #[test]
-    fn no_caller_can_fill_the_memory_for_others() {
-        let count = |n| NonZeroU32::new(n).unwrap();
-        let mut memory = ProofMemory::new(count(9), count(1));
-        let caller = |path: &str| format!("spiffe://td/{path}").parse().unwrap();
-        let proof = |n: u8| (Thumbprint::from_bytes([n; 32]), "j".to_owned());
-        let at = Timestamp::from_seconds;
-        assert_eq!(memory.remember(&caller("a"), proof(1), at(65), at(0)), Remembered::New);
-        assert_eq!(memory.remember(&caller("a"), proof(2), at(65), at(0)), Remembered::Full);
-        assert_eq!(memory.remember(&caller("b"), proof(2), at(65), at(0)), Remembered::New);
-        assert_eq!(memory.remember(&caller("a"), proof(3), at(99), at(66)), Remembered::New);
+    fn a_proof_is_taken_once_while_it_could_pass_and_forgotten_after() {
+        let memory = ProofMemory::new(Timestamp::EPOCH, true, LIMITS);
+        let life = (dpop::Limits::default().age_max + dpop::Limits::default().skew_max).as_secs();
+        let count = |jti, made, now| {
+            count(&memory, jti, ProofOwner::Workload("spiffe://td/a".parse().unwrap()), made, now)
+        };
+        assert_eq!(count("a", 1, 1), Ok(()));
+        assert_eq!(count("a", 1, 1 + life), Err(NotCounted::Replayed), "it could pass for the last time");
+        assert_eq!(count("b", 9, 9), Ok(()));
+        assert_eq!(count("c", 9, 9), Err(NotCounted::Full));
+        assert_eq!(count("c", 9, 2 + life), Ok(()));
+    }
+
+    #[test]
+    fn a_thief_of_one_token_spends_nothing_that_is_another_token_s() {
+        let memory = ProofMemory::new(Timestamp::EPOCH, true, LIMITS);
+        let token = |byte| ProofOwner::Token(BearerDigest::from_bytes([byte; 32]));
+        assert_eq!(count(&memory, "a", token(1), 1, 1), Ok(()));
+        assert_eq!(count(&memory, "b", token(1), 1, 1), Ok(()));
+        assert_eq!(count(&memory, "c", token(1), 1, 1), Err(NotCounted::Full));
+        assert_eq!(count(&memory, "c", token(2), 1, 1), Ok(()));
     }
 }

@@ -4,24 +4,26 @@
 //! request that brings two proofs of who calls, of whatever kind, is refused: which of them would it be?
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use brevet_core::digest::Thumbprint;
 use brevet_core::fact::{BearerBound, Fact};
+use brevet_core::name::TenantName;
 use brevet_core::proof::Caller;
 use brevet_core::spiffe_id::SpiffeId;
+use brevet_core::time::Timestamp;
 use brevet_identity::bearer::BearerError;
-use brevet_identity::caller_token;
+use brevet_identity::caller_token::{self, CallerToken};
+use brevet_identity::dpop::DpopProof;
 use brevet_identity::trust::CallerTrust;
 use tracing::warn;
 
 use super::door::Door;
 use super::peer::Peer;
-use super::possession::Remembered;
-use crate::bearers::BindError;
+use super::possession::ProofOwner;
+use crate::broker::{Kind, Refusal};
+use crate::token_bindings::BindError;
 
 /// The header of a proof (RFC 9449 §4.1).
 const DPOP: &str = "dpop";
@@ -29,12 +31,28 @@ const DPOP: &str = "dpop";
 const SCHEME: &str = "Bearer ";
 
 /// What a request shows of who makes it.
-pub(super) struct Shown(Result<Proofs, &'static str>);
+pub(super) struct Shown {
+    /// The other end of its connection, which is nobody.
+    connection: Peer,
+    proofs: Result<Proofs, &'static str>,
+}
 
 struct Proofs {
     token: String,
     dpop: String,
     path: String,
+}
+
+/// A token that holds, a fresh proof of a key beside it, and the tenant whose workload it names. Whether the key is that
+/// workload's is not known yet.
+pub(super) struct Claimed {
+    connection: Peer,
+    trust: Arc<CallerTrust>,
+    tenant: TenantName,
+    token: CallerToken,
+    proof: DpopProof,
+    /// When it was verified.
+    at: Timestamp,
 }
 
 impl Shown {
@@ -45,100 +63,97 @@ impl Shown {
         if !shows.iter().any(|name| headers.contains_key(*name)) {
             return None;
         }
-        let peer: &Peer = request.extensions().get()?;
+        let connection: &Peer = request.extensions().get()?;
         // One token, one proof, and no certificate besides.
         let proofs = || {
             let token = single(headers, AUTHORIZATION.as_str())?.strip_prefix(SCHEME);
             let dpop = single(headers, DPOP)?.to_owned();
-            let token = token.filter(|_| !peer.has_certificate()).ok_or("ambiguous_credentials")?;
+            let token = token.filter(|_| !connection.has_certificate()).ok_or("ambiguous_credentials")?;
             Ok(Proofs { token: token.to_owned(), dpop, path: request.uri().path().to_owned() })
         };
-        Some(Self(proofs()))
+        Some(Self { connection: connection.clone(), proofs: proofs() })
+    }
+}
+
+impl Claimed {
+    /// The workload that the token names.
+    pub(super) const fn workload(&self) -> &SpiffeId {
+        &self.token.spiffe_id
     }
 }
 
 impl Door {
-    /// Whoever a request's own token proves, in the place of whoever its connection proves, if that is known within `max`.
-    pub(super) async fn peer_of(&self, shown: Shown, max: Duration) -> Peer {
-        let trust = Arc::clone(&self.broker.table.in_force().configuration.trust);
-        let caller = match shown.0 {
-            Ok(proofs) => {
-                let proven = tokio::time::timeout(max, self.bearer(&trust, &proofs)).await;
-                proven.unwrap_or(Err("deadline_exceeded"))
-            }
-            Err(reason) => Err(reason),
-        };
-        let broker = Arc::clone(&self.broker);
-        let now = move || Arc::clone(&broker.table.in_force().configuration.trust);
-        Peer::by_token(trust, Arc::new(now), caller)
-    }
-
-    /// The caller that a token and its proof prove; or why not, for the audit alone.
-    async fn bearer(&self, trust: &CallerTrust, proofs: &Proofs) -> Result<Arc<Caller>, &'static str> {
-        let Proofs { token, dpop, path } = proofs;
-        let broker = &self.broker;
-        let now = broker.clock.now().judge;
+    /// Verifies what a request shows; or why it proves nothing, for the audit alone.
+    pub(super) fn claimed(&self, shown: Shown) -> Result<Claimed, &'static str> {
+        let Shown { connection, proofs } = shown;
+        let Proofs { token, dpop, path } = proofs?;
+        let (broker, limits) = (&self.broker, self.credentials.token_limits);
+        let (in_force, at) = (broker.table.in_force(), broker.clock.now().judge);
+        let trust = Arc::clone(&in_force.configuration.trust);
         // 1. Whose token it is.
-        let verified = caller_token::verify(token, trust, &broker.issuer, now, broker.bearer_limits)
-            .map_err(BearerError::reason)?;
-        // 2. The key, proven for this token and this method, once.
-        let proven = self.fresh_proof(dpop, path, Some(token), now)?;
-        let key = proven.thumbprint;
+        let verified = caller_token::verify(&token, &trust, &broker.issuer, at, limits);
+        let verified = verified.map_err(BearerError::reason)?;
+        // 2. The key, proven for this token and this method.
+        let proof = self.fresh_proof(&dpop, &path, Some(&token), at)?;
         if let Some(confirmation) = verified.bearer.confirmation {
-            confirmation.require(key, None).map_err(BearerError::reason)?;
+            confirmation.require(proof.thumbprint).map_err(BearerError::reason)?;
         }
-        // 3. The token is this key's from now on, or was before. An issuer may name any subject, so that only those who are
-        // somebody here are remembered, and their tenant's auditors alone are told.
-        let in_force = broker.table.in_force();
+        // 3. Whether the workload is somebody here. An issuer may name any subject.
         let registry = in_force.registry();
-        let tenant = registry
-            .tenant_of(&verified.spiffe_id)
-            .filter(|_| !registry.roles(&verified.spiffe_id).is_empty());
+        let tenant = registry.tenant_of(&verified.spiffe_id);
+        let tenant = tenant.filter(|_| !registry.roles(&verified.spiffe_id).is_empty());
         let tenant = tenant.cloned().ok_or("not_registered")?;
         drop(in_force);
-        let bearer = BearerBound {
-            token: verified.digest,
-            workload: verified.spiffe_id.clone(),
-            key,
-            until: verified.remembered_until,
-        };
-        let bound = broker.bearers.bind(bearer, now, |bearer| {
+        Ok(Claimed { connection, trust, tenant, token: verified, proof, at })
+    }
+
+    /// Lets the first key in that a token is shown with, for one request.
+    ///
+    /// # Errors
+    /// [`Refusal`] whose record is the workload's and its tenant's.
+    pub(super) async fn bound(&self, claimed: Claimed) -> Result<(Peer, Arc<Caller>), Refusal> {
+        let Claimed { connection, trust, tenant, token, proof, at } = claimed;
+        let CallerToken { spiffe_id, digest, until, remembered_until, .. } = token;
+        let (broker, key) = (&self.broker, proof.thumbprint);
+        // 1. The token is this key's from now on, or was before.
+        let bearer = BearerBound { token: digest, workload: spiffe_id.clone(), key, until: remembered_until };
+        let bound = self.credentials.bindings.bind(&tenant, bearer, at, |bearer| {
             let fact = Fact::BearerBound(bearer.clone());
             Ok(broker.note_of(&tenant, &bearer.workload, &fact)?.revision())
         });
-        let revision = bound.map_err(|problem| {
-            if problem == BindError::Other {
-                self.shown_with_another_key(&verified.spiffe_id, key);
-            }
-            reason(problem)
-        })?;
-        // 4. The proof counts once. Whoever has no more than a copy of the token does not come so far: what is remembered is
-        // the workload's own.
-        match self.count_once(&verified.spiffe_id, proven, now) {
-            Remembered::New => {}
-            Remembered::Before => return Err("proof_replayed"),
-            Remembered::Full => return Err("proofs_remembered_max"),
-        }
-        broker.table.journal().durable(revision).await.map_err(|_| "journal_sealed")?;
-        Ok(Arc::new(Caller::verified_bearer(verified.spiffe_id, now, verified.until, key)))
+        let revision = bound.map_err(unbound)?;
+        // 2. The proof counts once.
+        let counted = self.credentials.proofs.count_once(Some(tenant), ProofOwner::Token(digest), proof, at);
+        counted
+            .map_err(|not| Refusal::new(Kind::Unauthenticated, not.reason(), "the proof does not count"))?;
+        // 3. It is on record before anyone is let in.
+        let durable = broker.table.journal().durable(revision).await;
+        durable.map_err(|_| Refusal::unavailable("journal_sealed"))?;
+        let caller = Arc::new(Caller::verified_bearer(spiffe_id, at, until, key));
+        Ok((connection.with_token(trust, Arc::clone(&caller)), caller))
     }
-}
 
-impl Door {
-    /// Raises the alarm: one of two has a copy. Each is counted, and so many in a minute are told in the log.
-    fn shown_with_another_key(&self, workload: &SpiffeId, key: Thumbprint) {
+    /// Raises the alarm: one of two has a copy. Each is counted, and told in the log as often as it is recorded.
+    pub(super) fn shown_with_another_key(&self, workload: &SpiffeId, is_recorded: bool) {
         self.broker.metrics.bearer_shown_with_another_key();
-        if self.alarms.spend((), self.broker.clock.now().issue) {
-            warn!(%workload, %key, "a token that is bound to one key was shown with another");
+        if is_recorded {
+            warn!(%workload, "a token that is bound to one key was shown with another");
         }
     }
 }
 
-const fn reason(problem: BindError) -> &'static str {
+/// The reason of a token that is another key's.
+pub(super) const BOUND_ELSEWHERE: &str = "bearer_bound_elsewhere";
+
+fn unbound(problem: BindError) -> Refusal {
     match problem {
-        BindError::Other => "bearer_bound_elsewhere",
-        BindError::Full => "bearers_bound_max",
-        BindError::Journal(_) => "journal_unavailable",
+        BindError::Other => {
+            Refusal::new(Kind::Unauthenticated, BOUND_ELSEWHERE, "the token is another key's")
+        }
+        BindError::Full(_) => {
+            Refusal::new(Kind::Exhausted, "bearers_bound_max", "too many tokens were shown")
+        }
+        BindError::Journal(_) => Refusal::unavailable("journal_unavailable"),
     }
 }
 

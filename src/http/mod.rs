@@ -205,14 +205,14 @@ async fn serve_connection(
 ) {
     let Accepted { stream, origin, place, drain } = accepted;
     let Some(tls) = tls else {
-        place.established();
+        place.probation().pass();
         return serve_http1(stream, routes, limits, drain).await;
     };
     let protocols = [None, Some(b"http/1.1".as_slice())];
-    let started = handshake(stream, tls.load_full(), &protocols, &place);
+    let started = handshake(stream, tls.load_full(), &protocols, &place, None);
     match within(limits.handshake_max, &place, started).await {
         Ok(stream) => {
-            place.established();
+            place.probation().pass();
             serve_http1(stream, routes, limits, drain).await;
         }
         Err(error) => refuse(counters, origin, &error),

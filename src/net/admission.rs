@@ -4,15 +4,22 @@
 //! of them makes way for the newcomer, and whoever holds the most loses first. One that has not even sent its
 //! ClientHello goes before any other. Of those that have, none goes for a newcomer from a network that holds as many
 //! itself, so that clients of one network that all come back at once do not undo each other's handshakes.
+//!
+//! Where callers may show a token instead of a certificate, a complete handshake says nothing of who is there. So a
+//! connection counts among the handshakes until its caller is known: it is on probation, and makes way before those whose
+//! handshake goes on, for the first thing that a caller does is to call.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use brevet_core::sabotage;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::accept::AcceptLimits;
 use super::{ConnectionId, Counters, Origin, Refusal, network_of, peer_of};
@@ -29,7 +36,7 @@ pub(super) struct Admission {
 struct Book {
     last_id: u64,
     connections: usize,
-    /// The handshakes that are not complete, oldest first.
+    /// The handshakes that are not complete and the connections whose caller is not known, oldest first.
     handshakes: BTreeMap<u64, Handshake>,
     /// Only peers that have a connection, so that it is bounded as connections are.
     peers: HashMap<Option<IpAddr>, Share>,
@@ -37,14 +44,25 @@ struct Book {
     networks: HashMap<Option<IpAddr>, Share>,
 }
 
-/// A handshake that is not complete.
+/// A handshake that is not complete, or a connection whose caller is not known.
 #[derive(Debug)]
 struct Handshake {
     whence: Whence,
-    /// Whether its ClientHello has come.
-    has_begun: bool,
+    stage: Stage,
     /// Told when it is to make way.
     make_way: Arc<Notify>,
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+enum Stage {
+    /// Its ClientHello has not come.
+    Silent,
+    /// It has.
+    Begun,
+    /// The handshake is complete.
+    Unknown,
 }
 
 /// Where a connection comes from. The local socket is one peer and one network.
@@ -58,19 +76,51 @@ struct Whence {
 #[derive(Debug, Default)]
 struct Share {
     connections: usize,
-    /// Handshakes whose ClientHello has not come.
-    silent: usize,
-    /// Handshakes whose ClientHello has come.
-    begun: usize,
+    /// Of those, the ones whose caller is not known, by their stage.
+    unknown: [usize; 3],
+}
+
+impl Share {
+    fn at(&self, stage: Stage) -> usize {
+        self.unknown.get(stage as usize).copied().unwrap_or(0)
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        if let Some(count) = self.unknown.get_mut(stage as usize) {
+            *count = count.saturating_add(1);
+        }
+    }
+
+    fn leave(&mut self, stage: Stage) {
+        if let Some(count) = self.unknown.get_mut(stage as usize) {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 /// A connection's place. Dropping it gives the place back.
 #[derive(Debug)]
 pub(crate) struct Place {
-    admission: Arc<Admission>,
     whence: Whence,
-    id: ConnectionId,
+    probation: Probation,
     make_way: Arc<Notify>,
+}
+
+/// The time until a connection's caller is known, in which its place is not its own.
+#[derive(Debug, Clone)]
+pub struct Probation {
+    admission: Arc<Admission>,
+    id: ConnectionId,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Probation {
+    /// The caller is known: the place is the connection's own from now on.
+    pub fn pass(&self) {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
+            self.admission.book().end_handshake(self.id.0);
+        }
+    }
 }
 
 impl Admission {
@@ -88,19 +138,23 @@ impl Admission {
             if sabotage::on("silence_keeps_its_place") {
                 return Err(Refusal::HandshakesFull);
             }
-            book.end_handshake(last);
+            if let Some(handshake) = book.end_handshake(last) {
+                handshake.make_way.notify_one();
+            }
         }
         book.last_id += 1;
         book.connections += 1;
         book.share(whence, |share| {
             share.connections += 1;
-            share.silent += 1;
+            share.enter(Stage::Silent);
         });
         let (id, make_way) = (book.last_id, Arc::new(Notify::new()));
-        let handshake = Handshake { whence, has_begun: false, make_way: Arc::clone(&make_way) };
+        let handshake = Handshake { whence, stage: Stage::Silent, make_way: Arc::clone(&make_way) };
         book.handshakes.insert(id, handshake);
         self.counters.opened();
-        Ok(Place { admission: Arc::clone(self), whence, id: ConnectionId(id), make_way })
+        let (admission, id) = (Arc::clone(self), ConnectionId(id));
+        let probation = Probation { admission, id, is_over: Arc::default() };
+        Ok(Place { whence, probation, make_way })
     }
 
     /// Each change of the book is complete before its guard is dropped, so that a poisoned one is still right.
@@ -123,43 +177,53 @@ impl Book {
 
     /// Which handshake makes way for a newcomer, if one has to.
     fn who_makes_way(&self, limits: &AcceptLimits, whence: Whence) -> Result<Option<u64>, Refusal> {
-        let (mut silent, mut begun) = (Longest::default(), Longest::default());
-        let of_peer = self.peers.get(&whence.peer).map_or(0, |share| share.silent + share.begun);
-        if of_peer >= limits.handshakes_per_peer_max {
-            for (id, handshake) in &self.handshakes {
-                if handshake.whence.peer == whence.peer && !handshake.has_begun {
-                    silent.look(*id, 1);
-                }
-            }
-            return silent.id.map(Some).ok_or(Refusal::PeerFull);
+        let of_peer = self.peers.get(&whence.peer);
+        if of_peer.map_or(0, |share| share.unknown.iter().sum()) >= limits.handshakes_per_peer_max {
+            let own = |handshake: &Handshake| usize::from(handshake.whence.peer == whence.peer);
+            let oldest = |stage| self.longest(stage, own).map(|(id, _)| id);
+            let last = oldest(Stage::Silent).or_else(|| oldest(Stage::Unknown));
+            return last.map(Some).ok_or(Refusal::PeerFull);
         }
         if self.handshakes.len() < limits.handshakes_max {
             return Ok(None);
         }
-        for (id, handshake) in &self.handshakes {
-            let Some(share) = self.networks.get(&handshake.whence.network) else { continue };
-            if handshake.has_begun {
-                begun.look(*id, share.begun);
-            } else {
-                silent.look(*id, share.silent);
-            }
-        }
-        let own = self.networks.get(&whence.network).map_or(0, |share| share.begun);
-        let begun = begun.id.filter(|_| begun.held > own);
-        silent.id.or(begun).map(Some).ok_or(Refusal::HandshakesFull)
+        let most = |stage| {
+            let held = |handshake: &Handshake| {
+                self.networks.get(&handshake.whence.network).map_or(0, |share| share.at(stage))
+            };
+            self.longest(stage, held)
+        };
+        let own = self.networks.get(&whence.network).map_or(0, |share| share.at(Stage::Begun));
+        let last = most(Stage::Silent)
+            .or_else(|| most(Stage::Unknown))
+            .or_else(|| most(Stage::Begun).filter(|(_, held)| *held > own));
+        last.map(|(id, _)| Some(id)).ok_or(Refusal::HandshakesFull)
     }
 
-    /// A handshake is complete, over, or told to make way: its place is free at once.
-    fn end_handshake(&mut self, id: u64) {
-        let Some(Handshake { whence, has_begun, make_way }) = self.handshakes.remove(&id) else { return };
+    /// The oldest at a stage of whoever holds the most, and how much that is.
+    fn longest(&self, stage: Stage, held: impl Fn(&Handshake) -> usize) -> Option<(u64, usize)> {
+        let at_stage = self.handshakes.iter().filter(|(_, handshake)| handshake.stage == stage);
+        at_stage
+            .map(|(id, handshake)| (*id, held(handshake)))
+            .filter(|(_, held)| *held > 0)
+            .fold(None, |longest, it| longest.filter(|(_, held)| *held >= it.1).or(Some(it)))
+    }
+
+    /// A handshake has come further.
+    fn advance(&mut self, id: u64, stage: Stage) {
+        let Some(handshake) = self.handshakes.get_mut(&id) else { return };
+        let (before, whence) = (std::mem::replace(&mut handshake.stage, stage), handshake.whence);
         self.share(whence, |share| {
-            if has_begun {
-                share.begun = share.begun.saturating_sub(1);
-            } else {
-                share.silent = share.silent.saturating_sub(1);
-            }
+            share.leave(before);
+            share.enter(stage);
         });
-        make_way.notify_one();
+    }
+
+    /// A handshake is complete, over, or has to make way: its place is free at once.
+    fn end_handshake(&mut self, id: u64) -> Option<Handshake> {
+        let ended = self.handshakes.remove(&id)?;
+        self.share(ended.whence, |share| share.leave(ended.stage));
+        Some(ended)
     }
 
     fn share(&mut self, whence: Whence, change: impl Fn(&mut Share)) {
@@ -181,57 +245,50 @@ fn change_share<K: Hash + Eq>(shares: &mut HashMap<K, Share>, key: K, change: im
     }
 }
 
-/// The oldest handshake of whoever holds the most.
-#[derive(Debug, Default)]
-struct Longest {
-    id: Option<u64>,
-    held: usize,
-}
-
-impl Longest {
-    /// Looks at the next younger one.
-    const fn look(&mut self, id: u64, held: usize) {
-        if held > self.held {
-            *self = Self { id: Some(id), held };
-        }
-    }
-}
-
 impl Place {
     pub(crate) const fn id(&self) -> ConnectionId {
-        self.id
+        self.probation.id
+    }
+
+    /// What ends when the caller is known.
+    pub(crate) fn probation(&self) -> Probation {
+        self.probation.clone()
     }
 
     /// The client has sent its ClientHello.
     pub(crate) fn begun(&self) {
-        let mut book = self.admission.book();
-        let Some(handshake) = book.handshakes.get_mut(&self.id.0) else { return };
-        if !std::mem::replace(&mut handshake.has_begun, true) {
-            book.share(self.whence, |share| {
-                share.silent = share.silent.saturating_sub(1);
-                share.begun += 1;
-            });
-        }
+        self.probation.admission.book().advance(self.id().0, Stage::Begun);
     }
 
-    /// The handshake is complete: its place among the handshakes is free again.
-    pub(crate) fn established(&self) {
-        self.admission.book().end_handshake(self.id.0);
+    /// The handshake is complete.
+    pub(crate) fn complete(&self) {
+        self.probation.admission.book().advance(self.id().0, Stage::Unknown);
     }
 
-    /// Completes when the handshake has to make way for another.
+    /// Completes when the connection has to make way for another.
     pub(crate) fn makes_way(&self) -> impl Future<Output = ()> + Send + use<> {
         let make_way = Arc::clone(&self.make_way);
         async move { make_way.notified().await }
+    }
+
+    /// Completes if the caller is not known by then.
+    pub(crate) fn unknown_after(&self, time: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let is_over = Arc::clone(&self.probation.is_over);
+        async move {
+            sleep(time).await;
+            if is_over.load(Ordering::Relaxed) || sabotage::on("nobody_is_unknown") {
+                std::future::pending().await
+            }
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.established();
-        let mut book = self.admission.book();
+        self.probation.pass();
+        let mut book = self.probation.admission.book();
         book.connections -= 1;
         book.share(self.whence, |share| share.connections = share.connections.saturating_sub(1));
-        self.admission.counters.closed();
+        self.probation.admission.counters.closed();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,22 +50,25 @@ pub(crate) enum HandshakeError {
     Preface,
     #[error("the deadline of the handshake has passed")]
     Deadline,
-    #[error("the handshake made way for that of a newcomer")]
+    #[error("made way for a newcomer before it was known who calls")]
     MadeWay,
     #[error("the peer is another user")]
     ForeignUser,
+    #[error("nobody has shown who calls")]
+    Unknown,
 }
 
 /// A TLS connection whose handshake is complete.
 pub(crate) type TlsStart = TlsStream<Metered<TcpStream>>;
 
-/// Runs the handshake of TLS in bounded bytes. The protocols are those that ALPN may have chosen; `None` stands for
-/// a client that doesn't know ALPN.
+/// Runs the handshake of TLS in bounded bytes, and paces what comes after it. The protocols are those that ALPN may have
+/// chosen; `None` stands for a client that doesn't know ALPN.
 pub(crate) async fn handshake(
     stream: TcpStream,
     tls: Arc<ServerConfig>,
     protocols: &[Option<&[u8]>],
     place: &Place,
+    bytes_per_second: Option<NonZeroU32>,
 ) -> Result<TlsStart, HandshakeError> {
     let mut acceptor =
         LazyConfigAcceptor::new(Acceptor::default(), Metered::new(stream, HANDSHAKE_BYTES_MAX));
@@ -86,7 +90,7 @@ pub(crate) async fn handshake(
         }
     };
     let (metered, session) = stream.get_mut();
-    metered.lift();
+    metered.pace(bytes_per_second);
     if protocols.contains(&session.alpn_protocol()) { Ok(stream) } else { Err(HandshakeError::Protocol) }
 }
 
@@ -113,7 +117,8 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     let Accepted { stream, origin, place, drain } = accepted;
     let Some(address) = origin else { return };
     let started = within(limits.handshake_max, &place, async {
-        let mut stream = handshake(stream, tls, &[Some(b"h2")], &place).await?;
+        let mut stream =
+            handshake(stream, tls, &[Some(b"h2")], &place, Some(limits.bytes_per_second_max)).await?;
         preface(&mut stream).await?;
         Ok(stream)
     });
@@ -121,12 +126,17 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
         Ok(stream) => stream,
         Err(error) => return refuse(counters, origin, &error),
     };
-    place.established();
-    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let admitted = admit(TlsPeer { certificates: certificates.into(), address, connection: place.id() });
-    let age = admitted.age_max.min(spread(limits.connection_age_max, place.id()));
+    place.complete();
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().into();
+    let (connection, probation) = (place.id(), place.probation());
+    let admitted = admit(TlsPeer { certificates, address, connection, probation });
+    let age = admitted.age_max.min(spread(limits.connection_age_max, connection));
     let serving = Serving { routes, limits, counters, origin, age, drain };
-    serving.http2(stream, admitted.extension).await;
+    tokio::select! {
+        () = serving.http2(stream, admitted.extension) => {}
+        () = place.makes_way() => refuse(counters, origin, &HandshakeError::MadeWay),
+        () = place.unknown_after(limits.probation_max) => refuse(counters, origin, &HandshakeError::Unknown),
+    }
 }
 
 /// Serves one connection of the local socket.
@@ -150,7 +160,7 @@ pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
         Ok(peer) => peer,
         Err(error) => return refuse(counters, origin, &error),
     };
-    place.established();
+    place.probation().pass();
     let extension = admit(LocalPeer { uid: peer.uid(), pid: peer.pid(), connection: place.id() });
     let age = spread(limits.connection_age_max, place.id());
     Serving { routes, limits, counters, origin, age, drain }.http2(stream, extension).await;
@@ -264,6 +274,7 @@ pub(crate) fn refuse(counters: &Counters, origin: Origin, error: &HandshakeError
         HandshakeError::Deadline => Refusal::HandshakeDeadline,
         HandshakeError::MadeWay => Refusal::MadeWay,
         HandshakeError::ForeignUser => Refusal::ForeignUser,
+        HandshakeError::Unknown => Refusal::Unknown,
         _ => Refusal::HandshakeFailed,
     };
     counters.refuse(refusal, origin, error);

@@ -23,7 +23,7 @@ pub enum Refusal {
     NetworkFull,
     /// There are as many handshakes as the listener takes, and none that has to make way.
     HandshakesFull,
-    /// The handshake made way for that of a newcomer.
+    /// It made way for a newcomer, in its handshake or before its caller was known.
     MadeWay,
     /// The handshake took too long.
     HandshakeDeadline,
@@ -35,11 +35,13 @@ pub enum Refusal {
     Exhausted,
     /// The client did not take an answer in time: the connection was cut with all its calls.
     AnswerUntaken,
+    /// Nobody has shown in time who calls.
+    Unknown,
 }
 
 impl Refusal {
     /// All of them, in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ConnectionsFull,
         Self::PeerFull,
         Self::NetworkFull,
@@ -50,6 +52,7 @@ impl Refusal {
         Self::ForeignUser,
         Self::Exhausted,
         Self::AnswerUntaken,
+        Self::Unknown,
     ];
 
     /// The name, the same in metric and log.
@@ -66,6 +69,7 @@ impl Refusal {
             Self::ForeignUser => "foreign_user",
             Self::Exhausted => "exhausted",
             Self::AnswerUntaken => "answer_untaken",
+            Self::Unknown => "unknown",
         }
     }
 }

@@ -1,17 +1,43 @@
-//! Two wrappers of a byte stream that the handshake needs.
+//! Two wrappers of a byte stream: how much may come in, and what was read ahead.
 
 use std::io;
+use std::num::NonZeroU32;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use brevet_core::sabotage;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
-/// Fails once more bytes were read than a stranger may send, until the limit is lifted.
+use crate::clock::since_boot;
+
+/// What is at once beyond the pace, as the time in which it would come.
+const BURST: Duration = Duration::from_secs(1);
+
+/// Bounds what is read: by its length as long as the peer is a stranger, by its pace afterwards, for whatever comes costs
+/// CPU, and a peer that sends without end would take from others what the machine has of it.
 #[derive(Debug)]
 pub(crate) struct Metered<S> {
     inner: S,
-    /// Bytes that may still be read, or no limit.
-    left: Option<usize>,
+    bound: Bound,
+}
+
+#[derive(Debug)]
+enum Bound {
+    /// Bytes that may still be read.
+    Length(usize),
+    Pace(Pace),
+    None,
+}
+
+/// A bucket of bytes, as the time since boot at which it will be full (the generic cell rate algorithm of ITU-T I.371).
+#[derive(Debug)]
+struct Pace {
+    bytes_per_second: NonZeroU32,
+    full_at: Duration,
+    /// Until there are bytes in the bucket again.
+    waits: Option<Pin<Box<Sleep>>>,
 }
 
 /// The peer sent too much before it was known.
@@ -20,12 +46,38 @@ pub(crate) struct Metered<S> {
 struct TooLong;
 
 impl<S> Metered<S> {
-    pub(super) const fn new(inner: S, limit: usize) -> Self {
-        Self { inner, left: Some(limit) }
+    pub(super) const fn new(inner: S, length: usize) -> Self {
+        Self { inner, bound: Bound::Length(length) }
     }
 
-    pub(super) const fn lift(&mut self) {
-        self.left = None;
+    /// From now on it may be as much as it will, but no faster than this.
+    pub(super) fn pace(&mut self, bytes_per_second: Option<NonZeroU32>) {
+        self.bound = match bytes_per_second {
+            Some(bytes_per_second) => {
+                Bound::Pace(Pace { bytes_per_second, full_at: since_boot(), waits: None })
+            }
+            None => Bound::None,
+        };
+    }
+}
+
+impl Pace {
+    /// Waits until something may be read.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(waits) = &mut self.waits {
+            ready!(waits.as_mut().poll(cx));
+            self.waits = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// How long nothing may be read after so many bytes were.
+    fn after(&mut self, bytes: usize, now: Duration) -> Option<Duration> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let nanos = bytes.saturating_mul(1_000_000_000) / u64::from(self.bytes_per_second.get());
+        self.full_at = self.full_at.max(now) + Duration::from_nanos(nanos);
+        let wait = self.full_at.saturating_sub(now).saturating_sub(BURST);
+        Some(wait).filter(|wait| !wait.is_zero() && !sabotage::on("floods_are_read"))
     }
 }
 
@@ -35,13 +87,24 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.left == Some(0) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, TooLong)));
+        match &mut self.bound {
+            Bound::Length(0) => {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, TooLong)));
+            }
+            Bound::Pace(pace) => ready!(pace.poll_ready(cx)),
+            Bound::Length(_) | Bound::None => {}
         }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buffer);
         let read = buffer.filled().len().saturating_sub(before);
-        self.left = self.left.map(|left| left.saturating_sub(read));
+        match &mut self.bound {
+            Bound::Length(left) => *left = left.saturating_sub(read),
+            Bound::Pace(pace) if read > 0 => {
+                let wait = pace.after(read, since_boot());
+                pace.waits = wait.map(|wait| Box::pin(sleep(wait)));
+            }
+            Bound::Pace(_) | Bound::None => {}
+        }
         result
     }
 }
@@ -112,3 +175,24 @@ macro_rules! writes_through {
 
 writes_through!(Metered);
 writes_through!(Replayed);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r1_what_comes_faster_than_its_pace_waits_and_no_longer() {
+        let bytes_per_second = NonZeroU32::new(1_000).unwrap();
+        let mut pace = Pace { bytes_per_second, full_at: Duration::ZERO, waits: None };
+        let mut wait =
+            |bytes, millis| pace.after(bytes, Duration::from_millis(millis)).map(|wait| wait.as_millis());
+        assert_eq!(wait(400, 0), None);
+        assert_eq!(wait(600, 0), None, "as much at once as comes in a second");
+        assert_eq!(wait(100, 0), Some(100));
+        assert_eq!(wait(500, 100), Some(500));
+        assert_eq!(wait(1, 700), None);
+        // Whoever has sent nothing for long may send no more at once for that.
+        assert_eq!(wait(1_000, 90_000), None);
+        assert_eq!(wait(1, 90_000), Some(1));
+    }
+}

@@ -1,4 +1,4 @@
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
@@ -11,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -149,13 +149,27 @@ fn routes(release: &Arc<Notify>, waiting: &Arc<AtomicUsize>) -> Router {
 struct LocalPeerSeen(u32);
 
 async fn run(tls: &Tls, limits: NetLimits, age_max: Duration) -> Running {
+    run_for(TlsPeer::pass, tls, limits, age_max).await
+}
+
+impl TlsPeer {
+    fn pass(&self) {
+        self.probation.pass();
+    }
+}
+
+/// Serves peers that become known as `known` says.
+async fn run_for(known: fn(&TlsPeer), tls: &Tls, limits: NetLimits, age_max: Duration) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let counters = Arc::new(Counters::new("grpc"));
     let (release, waiting) = (Arc::default(), Arc::default());
     let endpoint = Endpoint { routes: routes(&release, &waiting), limits, counters: Arc::clone(&counters) };
     let (stop, stopped) = oneshot::channel::<()>();
-    let admit = move |peer| Admitted { extension: Seen(Arc::new(peer)), age_max };
+    let admit = move |peer: TlsPeer| {
+        known(&peer);
+        Admitted { extension: Seen(Arc::new(peer)), age_max }
+    };
     let served = tokio::spawn(endpoint.serve_tls(listener, Arc::clone(&tls.server), admit, async {
         let _ = stopped.await;
     }));
@@ -290,8 +304,49 @@ async fn r2_a_handshake_may_not_be_longer_than_its_limit() {
     let error = (&mut metered).take(u64::MAX).read_to_end(&mut read).await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
     let mut metered = Metered::new(tokio::io::repeat(0), 1_000);
-    metered.lift();
+    metered.pace(None);
     assert_eq!(metered.take(100_000).read_to_end(&mut Vec::new()).await.unwrap(), 100_000);
+}
+
+#[tokio::test]
+async fn r1_a_peer_that_sends_too_fast_is_read_later() {
+    let mut paced = Metered::new(tokio::io::repeat(0), 1_000);
+    paced.pace(NonZeroU32::new(10_000));
+    let mut read = [0; 10_001];
+    soon(paced.read_exact(&mut read)).await.unwrap();
+    let more = std::future::poll_fn(|context| {
+        let mut byte = [0];
+        std::task::Poll::Ready(
+            Pin::new(&mut paced).poll_read(context, &mut ReadBuf::new(&mut byte)).is_pending(),
+        )
+    });
+    assert!(more.await, "it has to wait");
+    soon(paced.read_exact(&mut [0])).await.unwrap();
+}
+
+#[tokio::test]
+async fn r2_a_connection_whose_caller_is_not_known_in_time_is_cut() {
+    let tls = tls();
+    let limits = NetLimits { probation_max: SHORT, ..NetLimits::default() };
+    let running = run_for(|_| {}, &tls, limits, FOR_EVER).await;
+    let (mut client, connection) = connect(&tls, &running).await;
+    assert_eq!(call(&mut client, "/who").await.unwrap().0, StatusCode::OK, "it may call until then");
+    let _cut = soon(connection).await.unwrap();
+    running.refused(Refusal::Unknown, 1).await;
+}
+
+#[tokio::test]
+async fn r2_connections_whose_caller_is_not_known_keep_nobody_out() {
+    let tls = tls();
+    let limits = NetLimits { handshakes_max: 2, probation_max: FOR_EVER, ..NetLimits::default() };
+    let running = run_for(|_| {}, &tls, limits, FOR_EVER).await;
+    let mut unknown = Vec::new();
+    for _ in 0..5 {
+        unknown.push(connect(&tls, &running).await);
+    }
+    running.refused(Refusal::MadeWay, 3).await;
+    let (mut newest, _connection) = unknown.pop().unwrap();
+    assert_eq!(call(&mut newest, "/who").await.unwrap().0, StatusCode::OK);
 }
 
 #[tokio::test]

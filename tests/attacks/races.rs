@@ -97,10 +97,10 @@ async fn a_proof_counts_once_whatever_the_connection_and_the_method() {
     next_second().await;
     let (token, key) = (tokens.svid(&Tokens::claims(AGENT)), Key::p256());
     let proof = proof_by(&key, &tokens, &token, "once");
-    let first = tokens.client(None, "", &tokens.holder).await;
+    let first = tokens.client(Some(AGENT), "", &tokens.holder).await;
     let request = || tokens.create(AGENT, "open", v1::Sensitivity::Low);
     assert_eq!(open(&first, (token.clone(), proof.clone()), request()).await, Code::Ok);
-    let second = tokens.client(None, "", &tokens.holder).await;
+    let second = tokens.client(Some(AGENT), "", &tokens.holder).await;
     // The same proof, its other signature, and another proof of the same name.
     for proof in [proof.clone(), other_signature(&proof), proof_by(&key, &tokens, &token, "once")] {
         for client in [&first, &second] {
@@ -113,7 +113,9 @@ async fn a_proof_counts_once_whatever_the_connection_and_the_method() {
     request.metadata_mut().insert("dpop", fresh.parse().unwrap());
     let mut stub = v1::task_service_client::TaskServiceClient::new(second.broker.channel());
     let result = stub.list_tasks(request).await.map(tonic::Response::into_inner);
-    second.answer("ListTasks", None, result).refused_for(
+    // Its proof is for another method, so that it is nobody.
+    let nobody = tokens.client(None, "", &tokens.holder).await;
+    nobody.answer("ListTasks", None, result).refused_for(
         Code::Unauthenticated,
         "UNAUTHENTICATED",
         "dpop_htu",
@@ -127,7 +129,7 @@ async fn another_signature_of_the_same_is_the_same() {
     let tokens = Tokens::start();
     next_second().await;
     let (token, owner, thief) = (tokens.svid(&Tokens::claims(AGENT)), Key::p256(), Key::p256());
-    let client = tokens.client(None, "", &tokens.holder).await;
+    let client = tokens.client(Some(AGENT), "", &tokens.holder).await;
     let request = |id: &str| tokens.create(AGENT, id, v1::Sensitivity::Low);
     let proof = proof_by(&owner, &tokens, &token, "a");
     assert_eq!(open(&client, (token.clone(), proof), request("open")).await, Code::Ok);
@@ -149,7 +151,7 @@ async fn a_thief_takes_nothing_from_the_owner_of_a_token() {
     });
     next_second().await;
     let (token, owner, thief) = (tokens.svid(&Tokens::claims(AGENT)), Key::p256(), Key::p256());
-    let client = tokens.client(None, "", &tokens.holder).await;
+    let client = tokens.client(Some(AGENT), "", &tokens.holder).await;
     let request = |id: &str| tokens.create(AGENT, id, v1::Sensitivity::Low);
     let proof = proof_by(&owner, &tokens, &token, "first");
     assert_eq!(open(&client, (token.clone(), proof), request("open")).await, Code::Ok);

@@ -59,9 +59,10 @@ async fn i3_a_token_is_its_first_holder_s_across_a_crash() {
     let again = tokens.svid(&claims);
     assert_ne!(token, again);
     for copy in [&token, &again] {
-        let client = tokens.client(None, copy, &thief).await;
+        // The attempt is on record with the workload whose token it is, for its own tenant's auditors.
+        let client = tokens.client(Some(AGENT), copy, &thief).await;
         let answer = client.create(tokens.create(AGENT, "stolen", v1::Sensitivity::Low)).await;
-        answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "bearer_bound_elsewhere");
+        answer.unread().refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "bearer_bound_elsewhere");
     }
     assert!(tokens.world.metrics().await.contains("bearers_elsewhere_total 2"));
     // What is refused is on record with the next that is granted.
@@ -70,9 +71,9 @@ async fn i3_a_token_is_its_first_holder_s_across_a_crash() {
     tokens.world.daemon.kill();
     tokens.world.daemon.restart();
     proofs_are_taken_again().await;
-    let client = tokens.client(None, &again, &thief).await;
+    let client = tokens.client(Some(AGENT), &again, &thief).await;
     let answer = client.create(tokens.create(AGENT, "stolen", v1::Sensitivity::Low)).await;
-    answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "bearer_bound_elsewhere");
+    answer.unread().refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "bearer_bound_elsewhere");
     let owner = tokens.client(Some(AGENT), &token, &tokens.holder).await;
     owner.create(tokens.create(AGENT, "more", v1::Sensitivity::Low)).await.ok();
     drop((owner, client));
@@ -84,6 +85,35 @@ async fn i3_a_token_is_its_first_holder_s_across_a_crash() {
     let envelope = &bound.first().unwrap().envelope;
     assert_eq!(envelope.caller.as_ref().unwrap().as_str(), AGENT);
     assert!(envelope.tenant.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r2_a_token_ends_the_probation_of_its_connection_and_who_shows_nothing_is_cut() {
+    let tokens = Tokens::configured(|config| {
+        let grpc = config.get_mut("grpc").unwrap().as_table_mut().unwrap();
+        grpc.insert("probation_seconds_max".to_owned(), 2.into());
+    });
+    next_second().await;
+    let token = tokens.svid(&Tokens::claims(AGENT));
+    let client = tokens.client(Some(AGENT), &token, &tokens.holder).await;
+    client.create(tokens.create(AGENT, "first", v1::Sensitivity::Low)).await.ok();
+    // It may call as often as it will: to be refused makes it no more known.
+    let garbage = tokens.client(None, "a.b.c", &tokens.holder).await;
+    let answer = garbage.create(tokens.create(AGENT, "bad", v1::Sensitivity::Low)).await;
+    answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", "malformed");
+    let cut = r#"brevet_connections_refused_total{listener="grpc",reason="unknown"} 1"#;
+    eventually("the stranger is cut", async || tokens.world.metrics().await.contains(cut)).await;
+    fs::write(tokens.world.path("shown.token"), &token).unwrap();
+    let accepted = async || {
+        let metrics = tokens.world.metrics().await;
+        let counted = r#"brevet_connections_total{listener="grpc"} "#;
+        metrics.lines().find_map(|line| line.strip_prefix(counted).map(str::to_owned)).expect(counted)
+    };
+    let before = accepted().await;
+    client.create(tokens.create(AGENT, "second", v1::Sensitivity::Low)).await.ok();
+    assert_eq!(accepted().await, before, "it is the same connection");
+    drop((client, garbage));
+    tokens.world.finish();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -6,7 +6,9 @@ use brevet_core::fact::Fact;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::frames::{Attacker, END_HEADERS, END_STREAM, HEADERS, call as head, field, frame};
+use crate::frames::{
+    Attacker, DATA, END_HEADERS, END_STREAM, End, HEADERS, RST_STREAM, call as head, field, frame,
+};
 use crate::wire::{call, framed, tls_config};
 use crate::world::{AGENT, Client, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, Written, issue};
 
@@ -124,6 +126,67 @@ async fn r5_calls_that_wait_for_their_caller_take_no_room_and_no_turn() {
     let task = world.open_task(world.create("open")).await.name;
     world.client(AGENT).await.issued(&task, "one").await;
     drop((holder, orchestrator));
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r1_what_has_come_of_messages_without_end_is_counted_by_caller() {
+    let world = limited(toml::toml! { calls_unfinished_per_caller_max = 4 });
+    let mut holder = Attacker::connect(&world, tls_config(&world), &[]).await;
+    let begin = |number: u32| {
+        let headers = head("/brevet.v1.TaskService/CreateTask");
+        let stream = number * 2 + 1;
+        [frame(HEADERS, END_HEADERS, stream, &headers), frame(DATA, 0, stream, &[0])].concat()
+    };
+    for number in 0..6 {
+        assert!(holder.send(&begin(number)).await);
+    }
+    let mut refused = 0;
+    while refused < 2 {
+        let frame = holder.next().await.expect("an answer to those that are too many");
+        refused += usize::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);
+    }
+    // What is given up makes room, and nobody else is held up.
+    let reset = [0, 1].map(|number: u32| frame(RST_STREAM, 0, number * 2 + 1, &[0, 0, 0, 8])).concat();
+    assert!(holder.send(&[reset, begin(6), begin(7), begin(8)].concat()).await);
+    while refused < 3 {
+        let frame = holder.next().await.expect("one is too many again");
+        refused += usize::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);
+    }
+    world.open_task(world.create("open")).await;
+    assert_eq!(holder.end().await.0, End::Alive);
+    drop(holder);
+    let too_many = |written: &&Written| match &written.fact {
+        Fact::Denied { reason, .. } => reason.as_str() == "calls_unfinished_per_caller_max",
+        _ => false,
+    };
+    assert_eq!(world.stop().iter().filter(too_many).count(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r5_whoever_is_refused_before_its_message_has_come_keeps_its_connection() {
+    let world = limited(toml::toml! {
+        calls_per_second_per_caller_max = 1
+        calls_burst_per_caller_max = 1
+    });
+    let mut hasty = Attacker::connect(&world, tls_config(&world), &[]).await;
+    let calls: Vec<u32> = (0..40).map(|number| number * 2 + 1).collect();
+    let headers = head("/brevet.v1.TaskService/ListTasks");
+    for stream in &calls {
+        assert!(hasty.send(&frame(HEADERS, END_HEADERS, *stream, &headers)).await);
+    }
+    assert_eq!(hasty.end().await.0, End::Alive, "its headers are read");
+    for stream in &calls {
+        assert!(hasty.send(&frame(DATA, END_STREAM, *stream, &framed(&[]))).await);
+    }
+    let mut answered = 0;
+    while answered < calls.len() {
+        let frame = hasty.next().await.expect("an answer to each call");
+        assert_ne!(frame.kind, RST_STREAM, "{frame:?}");
+        answered += usize::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);
+    }
+    assert_eq!(hasty.end().await.0, End::Alive);
+    drop(hasty);
     world.stop();
 }
 

@@ -39,6 +39,11 @@ impl Tokens {
 
     /// The same, with other limits.
     pub(crate) fn with(change: impl FnOnce(&mut toml::Table)) -> Self {
+        Self::configured(|config| change(config.get_mut("limits").unwrap().as_table_mut().unwrap()))
+    }
+
+    /// The same, with another configuration.
+    pub(crate) fn configured(change: impl FnOnce(&mut toml::Table)) -> Self {
         let (svids, issued) = (Key::p256(), Key::p384());
         let named = |key: &Key, more: Value| {
             let mut jwk = Value::Object(key.jwk());
@@ -51,10 +56,13 @@ impl Tokens {
             fs::write(folder.join("issuer.json"), named(&issued, json!({}))).unwrap();
             let grpc = config.get_mut("grpc").unwrap().as_table_mut().unwrap();
             grpc.insert("client_certificate".to_owned(), "optional".into());
-            // Every refusal of a stranger is to be found in the journal, not a sample of them.
-            let mut limits = toml::toml! { strangers_recorded_per_minute_max = 1000000 };
-            change(&mut limits);
+            // Every refusal of a stranger or a thief is to be found in the journal, not a sample of them.
+            let limits = toml::toml! {
+                strangers_recorded_per_minute_max = 1000000
+                malformed_recorded_per_minute_max = 1000000
+            };
             config.insert("limits".to_owned(), limits.into());
+            change(config);
             let more: toml::Table = format!(
                 r#"
                 oidc = [{{ issuer = "{ISSUER}", trust_domain = "people.dev.example", jwks = "issuer.json",

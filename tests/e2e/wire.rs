@@ -340,8 +340,22 @@ async fn whoever_gets_through_the_handshake_is_told_that_the_daemon_serves() {
     // Of no service by name is anything told.
     let unknown = call(&client, check, &[], framed(b"\x0a\x0aKeyService")).await.unwrap_err();
     assert_eq!(unknown.code(), Code::NotFound);
-    drop(client);
-    world.finish();
+    // It is not watched, and strangers are told no more.
+    let watch = "/grpc.health.v1.Health/Watch";
+    let result = call(&client, watch, &[], framed(&[])).await;
+    client.answer("unknown", None, result).refused(Code::Unimplemented, "unimplemented");
+    let nobody = world.nobody().await;
+    assert!(call(&nobody, check, &[], framed(&[])).await.is_ok());
+    for (path, message) in [
+        (watch, framed(&[])),
+        (check, framed(&[b'x'; 1_000])),
+        ("/brevet.v1.TaskService/ListTasks", framed(&[])),
+    ] {
+        let refused = call(&nobody, path, &[], message).await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::Unauthenticated, "the caller is not known"));
+    }
+    drop((client, nobody));
+    world.stop();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

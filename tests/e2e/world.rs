@@ -376,6 +376,12 @@ impl<T: std::fmt::Debug> Answer<T> {
         self.refused_for(code, &reason.to_uppercase(), reason)
     }
 
+    /// It was refused before its message was read, so that its record has no name.
+    pub(crate) fn unread(mut self) -> Self {
+        self.call.request_id = None;
+        self
+    }
+
     /// The caller is told less than the journal.
     #[track_caller]
     pub(crate) fn refused_for(self, code: Code, told: &str, recorded: &str) -> Status {

@@ -1,18 +1,16 @@
-use std::num::NonZeroU32;
-
 use brevet_api::v1;
 
 use super::*;
 use crate::broker::sample::{BEGAN, Sample, XY_SERVER};
 use crate::broker::{Watch, WatchAsk};
-use crate::grpc::ProofMemory;
+use crate::grpc::CallerCredentials;
 use crate::grpc::revocation::WATCH;
 
 async fn telling(sample: &Sample) -> (Telling<Watch>, Share) {
     let caller = Arc::new(sample.caller(XY_SERVER));
     let (watch, share) = sample.broker.watch(&caller, WatchAsk::default()).unwrap();
-    let proofs = ProofMemory::new(NonZeroU32::MIN, NonZeroU32::MIN);
-    let door = Door::new(Arc::clone(&sample.broker), proofs, "https://broker.example".to_owned());
+    let door =
+        Door::new(Arc::clone(&sample.broker), CallerCredentials::none(), "https://broker.example".to_owned());
     (
         Telling::new(
             &door,

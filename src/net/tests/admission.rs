@@ -87,7 +87,7 @@ async fn r2_a_peer_that_is_silent_in_its_handshakes_takes_no_more_than_its_own()
     second.begun();
     third.begun();
     assert_eq!(from("192.0.2.1").unwrap_err(), Refusal::PeerFull);
-    third.established();
+    third.probation().pass();
     drop((first, second, third, from("192.0.2.1").unwrap()));
     assert!(from("192.0.2.1").is_ok() && from("192.0.2.1").is_ok(), "every place came back");
 }
@@ -110,9 +110,9 @@ fn r1_places_are_counted_in_all_per_peer_and_per_network() {
     );
     let third = from("2001:db8:0:1::1").unwrap();
     assert_eq!(from("2001:db8:0:2::1").unwrap_err(), Refusal::NetworkFull);
-    first.established();
-    second.established();
-    second.established();
+    first.probation().pass();
+    second.probation().pass();
+    second.probation().pass();
     let fourth = from("::ffff:192.0.2.1").unwrap();
     assert_eq!(from("192.0.2.3").unwrap_err(), Refusal::ConnectionsFull);
     drop(first);

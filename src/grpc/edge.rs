@@ -1,0 +1,294 @@
+//! The edge: what stands before every method. Here a request gets its caller, and is refused before anything is done for
+//! it if there is too much, if it is no request, or if nobody calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::HeaderValue;
+use axum::middleware::Next;
+use axum::response::Response;
+use brevet_core::fact::DeniedOperation;
+use brevet_core::proof::Caller;
+use brevet_core::sabotage;
+use brevet_core::spiffe_id::SpiffeId;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use super::body::{NotWhole, pass_over, whole};
+use super::class::{self, Class};
+use super::deadline;
+use super::door::Door;
+use super::load::Load;
+use super::peer::Peer;
+use super::rates::Rates;
+use super::status;
+use super::token_caller::{BOUND_ELSEWHERE, Shown};
+use super::unread::{TIMEOUT_MALFORMED, TOO_LARGE, TOO_LATE, Unread, not_understood, refused_unread};
+use crate::broker::Refusal;
+use crate::net::{Endless, LocalPeer};
+use crate::shares::Shares;
+
+/// When whoever is refused for overload is asked to try again, at the earliest, and how far that is spread, in
+/// milliseconds. A refusal is not free for either side, and all who come at once would come back at
+/// once.
+const OVERLOAD_RETRY_MILLIS: (u64, u64) = (500, 1_000);
+
+/// The bytes before a message that say how long it is (gRPC over HTTP/2, Length-Prefixed-Message).
+const FRAME_HEAD: usize = 5;
+
+/// The bytes of a request that is kept of nobody: the name of a service whose health it asks for.
+const STRANGERS_BYTES_MAX: usize = 256;
+
+/// What the record says where the caller's text names no method.
+const NO_METHOD: &str = "unknown";
+
+/// What stands before every method.
+pub(super) struct Edge {
+    door: Door,
+    call_max: Duration,
+    request_bytes_max: usize,
+    load: Load,
+    rates: Rates,
+    unfinished: Arc<Shares>,
+}
+
+/// Who calls.
+enum Who {
+    /// Somebody at the local root socket.
+    Root { uid: u32 },
+    /// A workload.
+    Known(Arc<Caller>),
+    /// Nobody that is known, who asks what anybody may.
+    Nobody,
+}
+
+/// What is called.
+struct Call<'a> {
+    class: Class,
+    method: &'a str,
+    /// The time since boot at which it is too late for an answer.
+    until: Duration,
+}
+
+impl Edge {
+    pub(super) fn new(door: Door, call_max: Duration, message_bytes_max: usize) -> Self {
+        let limits = &door.broker.limits;
+        let (calls, issues) = (limits.calls_in_flight_max(), limits.issues_at_once_max());
+        Self {
+            load: Load::new(calls, issues, limits.tokens_at_once()),
+            rates: Rates::new(limits.calls_of_callers(), limits.callers_remembered_max()),
+            unfinished: Shares::new(limits.calls_unfinished()),
+            request_bytes_max: message_bytes_max.saturating_add(FRAME_HEAD),
+            call_max,
+            door,
+        }
+    }
+
+    /// Answers in time, in its turn, and for the methods where none of them did.
+    pub(super) async fn answer(self: Arc<Self>, mut request: Request, next: Next) -> Response {
+        let path = request.uri().path().to_owned();
+        let (class, method) = Class::of(&path).unwrap_or((Class::Read, NO_METHOD));
+        if sabotage::on("secrets_are_logged") {
+            tracing::debug!(headers = ?request.headers(), path, "a request");
+        }
+        let asked = deadline::of(request.headers());
+        let max =
+            asked.as_ref().ok().copied().flatten().map_or(self.call_max, |asked| asked.min(self.call_max));
+        let call = Call { class, method, until: self.door.broker.clock.since_boot() + max };
+        let who = match self.let_in(&mut request, &call, is_for_everybody(&path)).await {
+            Ok(who) => who,
+            Err(refused) => {
+                // Whoever is answered before it has sent all is reset, and too many resets end the connection of a client
+                // that did nothing worse than to come too often, or with an old certificate. A stream has no end to wait
+                // for.
+                if !class::is_endless(method) && !sabotage::on("the_hasty_are_reset") {
+                    let passed_over = pass_over(request.into_body(), self.request_bytes_max);
+                    let _in_time = timeout(self.left(&call), passed_over).await;
+                }
+                return *refused;
+            }
+        };
+        // In time, whatever the caller sends or fails to send; and no longer than the caller waits.
+        let answered = match asked {
+            Err(deadline::Malformed) => Err(TIMEOUT_MALFORMED),
+            Ok(Some(Duration::ZERO)) => Err(TOO_LATE),
+            Ok(_) => {
+                let answering = self.in_turn(&who, &call, request, next);
+                timeout(self.left(&call), answering).await.map_err(|_| TOO_LATE)
+            }
+        };
+        let response = match answered {
+            Ok(response) => response,
+            Err(unread) => return self.refuse(&who, method, &unread).into_http(),
+        };
+        // What no method has answered is refused here.
+        let Some(unread) = refused_unread(&response) else { return response };
+        // It has the name of a method that is not there, or not on this listener.
+        let method = if unread.code == Code::Unimplemented { NO_METHOD } else { method };
+        self.refuse(&who, method, &unread).into_http()
+    }
+
+    /// Who calls, unless there is too much of it, it is no request of gRPC, or it is not for strangers.
+    async fn let_in(
+        &self,
+        request: &mut Request,
+        call: &Call<'_>,
+        is_for_everybody: bool,
+    ) -> Result<Who, Box<Response>> {
+        let refused = |status: Status| Box::new(status.into_http());
+        // 1. Who it is, and whether it has not called too often.
+        let known = if let Some(LocalPeer { uid, .. }) = request.extensions().get() {
+            Ok(Who::Root { uid: *uid })
+        } else if let Some(shown) = Shown::by(request) {
+            let (peer, caller) = self.by_token(shown, call).await.map_err(refused)?;
+            request.extensions_mut().insert(peer);
+            Ok(Who::Known(caller))
+        } else {
+            let peer: Option<&Peer> = request.extensions().get();
+            let clock = &self.door.broker.clock;
+            match peer.map(|peer| (peer, peer.caller(clock.now().judge))) {
+                Some((peer, Ok(caller))) => {
+                    let now = clock.since_boot();
+                    let allowance = peer.allowance(|| self.rates.of(caller.spiffe_id(), now));
+                    let taken = self.rates.take(allowance, call.class, now);
+                    taken.map_err(|wait| refused(self.called_too_often(caller.spiffe_id(), call, wait)))?;
+                    Ok(Who::Known(caller))
+                }
+                Some((_, Err(reason))) => Err(reason),
+                None => Err("no_connection"),
+            }
+        };
+        let who = match known {
+            Ok(who) => Ok(who),
+            Err(_) if is_for_everybody => Ok(Who::Nobody),
+            Err(reason) => Err(reason),
+        };
+        // 2. Whether it is a request of gRPC.
+        if let Some((http, unread)) = not_understood(request) {
+            let status = match &who {
+                Ok(who) => self.refuse(who, NO_METHOD, &unread),
+                Err(reason) => self.door.stranger(NO_METHOD, reason),
+            };
+            let mut response = refused(status);
+            *response.status_mut() = http;
+            response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+            return Err(response);
+        }
+        // 3. Whether it is anybody.
+        who.map_err(|reason| refused(self.door.stranger(call.method, reason)))
+    }
+
+    /// The caller that a token proves, and the other end of its request.
+    async fn by_token(&self, shown: Shown, call: &Call<'_>) -> Result<(Peer, Arc<Caller>), Status> {
+        let Ok(_admitted) = self.load.admit_token() else { return Err(self.overload(None, call)) };
+        let turn = timeout(self.left(call), self.load.token_turn()).await.map_err(|_| TOO_LATE.status())?;
+        let claimed = self.door.claimed(shown).map_err(|reason| self.door.stranger(call.method, reason))?;
+        drop(turn);
+        let workload = claimed.workload().clone();
+        let now = self.door.broker.clock.since_boot();
+        let taken = self.rates.take(&self.rates.of(&workload, now), call.class, now);
+        taken.map_err(|wait| self.called_too_often(&workload, call, wait))?;
+        let bound = timeout(self.left(call), self.door.bound(claimed)).await;
+        bound.unwrap_or_else(|_| Err(Refusal::unavailable(TOO_LATE.reason))).map_err(|refusal| {
+            let recorded = self.door.broker.refuse_unproven(&workload, call.method, &refusal.reason);
+            if refusal.reason.as_str() == BOUND_ELSEWHERE {
+                self.door.shown_with_another_key(&workload, recorded);
+            }
+            status::of(&refusal)
+        })
+    }
+
+    /// Has it answered when it is here as a whole, there is room for it and it is its turn.
+    async fn in_turn(&self, who: &Who, call: &Call<'_>, request: Request, next: Next) -> Response {
+        // Streams have limits of their own and no end. Whoever is at the local root socket pulls the emergency brake,
+        // which no load keeps out.
+        if class::is_endless(call.method) {
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(Endless);
+            return response;
+        }
+        let (bytes_max, caller) = match who {
+            Who::Root { .. } => return next.run(request).await,
+            Who::Known(caller) => (self.request_bytes_max, Some(caller.spiffe_id())),
+            Who::Nobody => (STRANGERS_BYTES_MAX, None),
+        };
+        // INVARIANT: whoever waits for its caller holds no place and no turn, or callers that send nothing would keep
+        // out the others, and messages that wait for their turn would fill the window of those that have it.
+        let (head, body) = request.into_parts();
+        let caller = caller.filter(|_| !sabotage::on("unfinished_calls_are_free"));
+        let wait = || caller.map(|caller| self.unfinished.take(caller)).transpose();
+        let body = match whole(body, bytes_max, wait).await {
+            Ok(body) => body,
+            Err(NotWhole::Gone) => return Status::cancelled("the caller has gone").into_http(),
+            Err(NotWhole::Full(full)) => return self.too_much(caller, call, full.limit).into_http(),
+            Err(NotWhole::TooLarge) => return self.refuse(who, call.method, &TOO_LARGE).into_http(),
+        };
+        let Ok(_in_flight) = self.load.admit(call.class) else {
+            return self.overload(caller, call).into_http();
+        };
+        let _turn = self.load.turn(call.class).await;
+        next.run(Request::from_parts(head, Body::from(body))).await
+    }
+
+    /// How long an answer may still take.
+    fn left(&self, call: &Call<'_>) -> Duration {
+        call.until.saturating_sub(self.door.broker.clock.since_boot())
+    }
+
+    /// Too many calls are in flight, of all callers.
+    fn overload(&self, caller: Option<&SpiffeId>, call: &Call<'_>) -> Status {
+        self.too_much(caller, call, "calls_in_flight_max")
+    }
+
+    /// There is too much of something now.
+    fn too_much(&self, caller: Option<&SpiffeId>, call: &Call<'_>, limit: &'static str) -> Status {
+        let (least, spread) = OVERLOAD_RETRY_MILLIS;
+        // The digits below a millisecond are as good as drawn.
+        let drawn = u64::from(self.door.broker.clock.since_boot().subsec_nanos()) % spread;
+        let retry = Duration::from_millis(least + drawn);
+        self.turn_away(caller, call, limit, "too much is going on: try again later", retry)
+    }
+
+    fn called_too_often(&self, caller: &SpiffeId, call: &Call<'_>, wait: Duration) -> Status {
+        self.turn_away(Some(caller), call, "calls_per_second_per_caller_max", "called too often", wait)
+    }
+
+    /// Tells the caller, and leaves a record as far as there is a budget for it.
+    fn turn_away(
+        &self,
+        caller: Option<&SpiffeId>,
+        Call { class, method, .. }: &Call<'_>,
+        reason: &'static str,
+        text: &str,
+        retry: Duration,
+    ) -> Status {
+        self.door.broker.metrics.turned_away(class.as_str(), reason);
+        if let Some(caller) = caller {
+            self.door.broker.turn_away(caller, method, reason);
+        }
+        status::exhausted(&reason.to_uppercase(), text, retry)
+    }
+
+    fn refuse(&self, who: &Who, method: &str, unread: &Unread) -> Status {
+        let refusal = Refusal::new(unread.kind, unread.reason, unread.text);
+        let recorded = match who {
+            Who::Root { uid } => self.door.broker.refuse_root(*uid, method, &refusal),
+            Who::Known(caller) => {
+                let operation = DeniedOperation::Method(method.to_owned());
+                self.door.broker.refuse(caller, operation, None, None, &refusal)
+            }
+            Who::Nobody => return self.door.stranger(method, unread.reason),
+        };
+        match recorded {
+            Ok(()) => unread.status(),
+            Err(unrecorded) => status::of(&unrecorded),
+        }
+    }
+}
+
+/// What tells nothing of anybody.
+fn is_for_everybody(path: &str) -> bool {
+    path == "/grpc.health.v1.Health/Check"
+}
