@@ -7,6 +7,7 @@ use std::sync::Arc;
 use brevet_core::control::Control;
 use brevet_core::fact::ConfigurationPart;
 use brevet_core::registry::{InvalidRegistry, Registry};
+use brevet_identity::jwk_set::JwkSet;
 use brevet_identity::trust::CallerTrust;
 use brevet_policy::{LoadError, Policies};
 use thiserror::Error;
@@ -75,6 +76,13 @@ impl Configuration {
             policies: Arc::new(Policies::load(&config.policy_directory)?),
             trust: Arc::new(trust::load(config, discovered)?),
         })
+    }
+
+    /// The same with these keys of issuers, by URL, and no others of those; no file is read. `None` if nothing differs.
+    #[must_use]
+    pub fn with_keys(&self, keys: impl IntoIterator<Item = (String, JwkSet)>) -> Option<Self> {
+        let trust = self.trust.with_keys(keys)?;
+        Some(Self { trust: Arc::new(trust), ..self.clone() })
     }
 
     /// Whether the journal names just this.

@@ -8,7 +8,7 @@ use super::*;
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Answers each connection with the next of these, `ISSUER` being its own URL, and yields that URL.
-fn server(answers: Vec<String>) -> String {
+pub(crate) fn server(answers: Vec<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let issuer = format!("http://{}", listener.local_addr().unwrap());
     let own = issuer.clone();
@@ -22,12 +22,12 @@ fn server(answers: Vec<String>) -> String {
     issuer
 }
 
-fn document(body: &str) -> String {
+pub(crate) fn document(body: &str) -> String {
     // The name of the issuer is as long as its URL, which is not known here.
     format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{body}")
 }
 
-fn metadata() -> String {
+pub(crate) fn metadata() -> String {
     document(r#"{"issuer":"ISSUER","jwks_uri":"ISSUER/keys"}"#)
 }
 
@@ -74,16 +74,23 @@ async fn an_issuer_that_does_not_answer_is_given_up() {
 }
 
 #[test]
-fn old_keys_do_not_verify_for_ever() {
+fn old_keys_do_not_verify_for_ever_nor_those_that_were_found_in_another_way() {
     let discovered = Discovered::default();
     let at = Timestamp::from_seconds;
     let keys = JwkSet::parse(br#"{"keys":[]}"#).unwrap();
-    assert!(discovered.keep("a", keys.clone(), at(10)));
-    assert!(!discovered.keep("a", keys.clone(), at(20)), "the same keys as before");
-    assert!(discovered.keep("b", keys, at(30)));
-    assert!(!discovered.drop_before(at(20)));
-    assert!(discovered.drop_before(at(21)));
-    assert!(!discovered.0.lock().unwrap().contains_key("a"));
+    let source =
+        |issuer: &str, ca: Option<&str>| Source { issuer: issuer.to_owned(), ca: ca.map(PathBuf::from) };
+    let (a, b) = (source("a", None), source("b", Some("ca.pem")));
+    assert!(discovered.keep(a.clone(), keys.clone(), at(10)));
+    assert!(!discovered.keep(a.clone(), keys.clone(), at(20)), "the same keys as before");
+    assert!(discovered.keep(b.clone(), keys, at(30)));
+    let kept = |sources: &[Source], oldest| {
+        discovered.drop_all_but(sources, at(oldest));
+        discovered.found().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&[a.clone(), b.clone()], 20), [a.clone(), b.clone()]);
+    assert_eq!(kept(&[a, b.clone()], 21), [b]);
+    assert!(kept(&[source("b", None)], 21).is_empty());
 }
 
 #[test]
