@@ -4,6 +4,7 @@
 //! `section.key`; its value is read as TOML, or else taken as a string.
 
 mod callers;
+mod host_name;
 mod limits;
 mod listeners;
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use self::callers::{BearerConfig, ClientCertificate, OidcConfig, TrustConfig};
+pub use self::host_name::{HostName, InvalidHostName};
 pub use self::limits::{Limits, RateLimit};
 pub use self::listeners::{GrpcConfig, HttpConfig};
 use crate::net::NetLimits;

@@ -6,7 +6,7 @@
 
 mod fetch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use self::fetch::FetchError;
-use crate::config::{BearerConfig, Config, OidcConfig};
+use crate::config::{BearerConfig, Config, HostName, OidcConfig};
 
 /// What was found, and in which way.
 #[derive(Debug, Default)]
@@ -61,11 +61,16 @@ impl Discovered {
 struct Source {
     issuer: String,
     ca: Option<PathBuf>,
+    jwks_hosts: BTreeSet<HostName>,
 }
 
 impl Source {
     fn of(issuer: &OidcConfig) -> Self {
-        Self { issuer: issuer.issuer.clone(), ca: issuer.ca.clone() }
+        Self {
+            issuer: issuer.issuer.clone(),
+            ca: issuer.ca.clone(),
+            jwks_hosts: issuer.jwks_hosts.iter().cloned().collect(),
+        }
     }
 }
 
@@ -129,7 +134,7 @@ impl Discovery {
             for source in self.sources.clone() {
                 let within = self.fetch_max;
                 self.looking.spawn(async move {
-                    let keys = fetch::keys_of(&source.issuer, source.ca.as_deref(), within).await;
+                    let keys = fetch::keys_of(&source, within).await;
                     (source, keys)
                 });
             }

@@ -1,4 +1,4 @@
-//! Issuers whose keys are found by discovery: which keys verify when.
+//! Issuers whose keys are found by discovery: which keys verify when, and where they may come from.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -16,26 +16,41 @@ use crate::world::{STATUS, World, eventually, next_second, now, replace};
 
 const ROBOT: &str = "spiffe://people.dev.example/robot";
 
+/// What an issuer publishes.
+#[derive(Default)]
+struct Published {
+    jwks_uri: String,
+    keys: String,
+    /// How often somebody asked for the keys.
+    asked: usize,
+}
+
 /// An issuer of this machine.
 struct Issuer {
     url: String,
-    /// The keys that it publishes.
-    published: Arc<Mutex<String>>,
+    published: Arc<Mutex<Published>>,
 }
 
 impl Issuer {
-    fn start() -> Self {
+    /// Whose metadata say that its keys are at this host, on its own port.
+    fn start(keys_at: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let published = Arc::new(Mutex::new(String::new()));
+        let jwks_uri = format!("{}/keys", url.replace("127.0.0.1", keys_at));
+        let published = Arc::new(Mutex::new(Published { jwks_uri, ..Published::default() }));
         let (own, shared) = (url.clone(), Arc::clone(&published));
         thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 let mut request = [0; 4_096];
                 let read = stream.read(&mut request).unwrap_or(0);
-                let text = match request[..read].starts_with(b"GET /keys ") {
-                    true => shared.lock().unwrap().clone(),
-                    false => json!({"issuer": own, "jwks_uri": format!("{own}/keys")}).to_string(),
+                let text = {
+                    let mut published = shared.lock().unwrap();
+                    if request[..read].starts_with(b"GET /keys ") {
+                        published.asked += 1;
+                        published.keys.clone()
+                    } else {
+                        json!({"issuer": own, "jwks_uri": published.jwks_uri}).to_string()
+                    }
                 };
                 let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
                 let _given_up = stream.write_all(answer.as_bytes());
@@ -48,7 +63,7 @@ impl Issuer {
     fn publish(&self, key: &Key, kid: &str) {
         let mut jwk = Value::Object(key.jwk());
         jwk["kid"] = json!(kid);
-        *self.published.lock().unwrap() = json!({"keys": [jwk]}).to_string();
+        self.published.lock().unwrap().keys = json!({"keys": [jwk]}).to_string();
     }
 
     fn token(&self, key: &Key, kid: &str) -> String {
@@ -100,7 +115,7 @@ impl Issuer {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn i4_a_key_that_its_issuer_withdrew_verifies_nothing_whatever_files_are_refused() {
     let (one, two) = (Key::p256(), Key::p256());
-    let issuer = Issuer::start();
+    let issuer = Issuer::start("127.0.0.1");
     issuer.publish(&one, "one");
     let tokens = issuer.world();
     next_second().await;
@@ -147,4 +162,39 @@ async fn i4_a_key_that_its_issuer_withdrew_verifies_nothing_whatever_files_are_r
     assert!((start.0, start.1) == (first.0, first.1) && (first.0, first.1) == (second.0, second.1));
     assert!(start.2 != first.2 && first.2 != second.2);
     assert!(last.0 != second.0 && (last.1, last.2) == (second.1, second.2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn i5_keys_elsewhere_are_taken_only_while_the_owner_names_their_host() {
+    let key = Key::p256();
+    let issuer = Issuer::start("localhost");
+    issuer.publish(&key, "k");
+    let tokens = issuer.world();
+    next_second().await;
+    let refused = "the issuer's keys are at localhost, which is neither its own host nor named in jwks_hosts";
+    eventually("the host is refused", || async { tokens.world.log().contains(refused) }).await;
+    assert!(!issuer.verifies(&tokens, &key, "k").await);
+    assert_eq!(issuer.published.lock().unwrap().asked, 0, "somebody asked there");
+
+    let name = |hosts: &[&str]| {
+        let hosts: toml::Value = hosts.to_vec().into();
+        tokens.world.configure(|config| {
+            config["oidc"][0].as_table_mut().unwrap().insert("jwks_hosts".to_owned(), hosts);
+        });
+        tokens.world.daemon.hang_up();
+    };
+    name(&["keys.example", "LocalHost"]);
+    eventually("the host is named", || issuer.verifies(&tokens, &key, "k")).await;
+
+    // What is no host changes nothing, and is said.
+    name(&["https://localhost"]);
+    eventually("a url is refused", || async { tokens.world.log().contains("without scheme, port or path") })
+        .await;
+    assert!(issuer.verifies(&tokens, &key, "k").await);
+
+    // Keys from a host that is named no more are not those from before.
+    name(&["keys.example"]);
+    eventually("the keys are gone", || async { !issuer.verifies(&tokens, &key, "k").await }).await;
+    assert_eq!(issuer.open(&tokens, "late", &key, "k").await, Err(Code::Unauthenticated));
+    tokens.world.stop();
 }
