@@ -4,6 +4,7 @@
 //! `section.key`; its value is read as TOML, or else taken as a string.
 
 mod callers;
+mod host_name;
 mod limits;
 mod listeners;
 
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use self::callers::{BearerConfig, ClientCertificate, OidcConfig, TrustConfig};
+pub use self::host_name::{HostName, InvalidHostName};
 pub use self::limits::{Limits, RateLimit};
 pub use self::listeners::{GrpcConfig, HttpConfig};
 use crate::net::NetLimits;
@@ -256,7 +258,9 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new(""));
         let paths = [&mut config.state_directory, &mut config.policy_directory];
         let bundles = config.trust.iter_mut().map(|trust| &mut trust.bundle);
-        for path in paths.into_iter().chain(bundles).chain(&mut config.local.root_socket) {
+        let issuers = config.oidc.iter_mut().flat_map(|oidc| oidc.jwks.iter_mut().chain(&mut oidc.ca));
+        let trust = bundles.chain(issuers);
+        for path in paths.into_iter().chain(trust).chain(&mut config.local.root_socket) {
             *path = base.join(&path);
         }
         config.local.root_socket = Some(config.root_socket());

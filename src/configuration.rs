@@ -7,6 +7,7 @@ use std::sync::Arc;
 use brevet_core::control::Control;
 use brevet_core::fact::ConfigurationPart;
 use brevet_core::registry::{InvalidRegistry, Registry};
+use brevet_identity::jwk_set::JwkSet;
 use brevet_identity::trust::CallerTrust;
 use brevet_policy::{LoadError, Policies};
 use thiserror::Error;
@@ -30,6 +31,9 @@ pub enum ConfigurationError {
     /// Anybody on this machine could say what is permitted, or whose word is taken.
     #[error("{0} may be written by everybody")]
     Exposed(PathBuf),
+    /// Whoever reads it might wait for ever.
+    #[error("{0} is no regular file")]
+    Irregular(PathBuf),
 }
 
 impl ConfigurationError {
@@ -41,6 +45,7 @@ impl ConfigurationError {
             Self::Policies(_) => (ConfigurationPart::Policies, "policies_refused"),
             Self::Trust(problem) => (ConfigurationPart::Trust, problem.reason()),
             Self::Exposed(_) => (ConfigurationPart::File, "file_exposed"),
+            Self::Irregular(_) => (ConfigurationPart::File, "file_irregular"),
         }
     }
 }
@@ -70,11 +75,21 @@ impl Configuration {
         if let Some(exposed) = files.find(|file| is_exposed(file)) {
             return Err(ConfigurationError::Exposed(exposed));
         }
+        if let Some(irregular) = config.trust_files().find(|file| file.exists() && !file.is_file()) {
+            return Err(ConfigurationError::Irregular(irregular.clone()));
+        }
         Ok(Self {
             registry: Arc::new(config.registry()?),
             policies: Arc::new(Policies::load(&config.policy_directory)?),
             trust: Arc::new(trust::load(config, discovered)?),
         })
+    }
+
+    /// The same with these keys of issuers, by URL, and no others of those; no file is read. `None` if nothing differs.
+    #[must_use]
+    pub fn with_keys(&self, keys: impl IntoIterator<Item = (String, JwkSet)>) -> Option<Self> {
+        let trust = self.trust.with_keys(keys)?;
+        Some(Self { trust: Arc::new(trust), ..self.clone() })
     }
 
     /// Whether the journal names just this.

@@ -1,13 +1,14 @@
 //! Discovery: the keys of issuers that publish them (OpenID Connect Discovery §4).
 //!
 //! They are fetched outside of every request, now and then. What cannot be had now is used as it was for a while, and
-//! then no token of that issuer is taken any more. A set that is refused changes nothing.
+//! then no token of that issuer is taken any more. A set that is refused changes nothing. Keys count only as long as the
+//! configuration looks for them in the way in which they were found.
 
 mod fetch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use brevet_core::time::Timestamp;
@@ -16,11 +17,11 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use self::fetch::FetchError;
-use crate::config::{BearerConfig, Config};
+use crate::config::{BearerConfig, Config, HostName, OidcConfig};
 
-/// What was found, by issuer.
+/// What was found, and in which way.
 #[derive(Debug, Default)]
-pub struct Discovered(Mutex<BTreeMap<String, Found>>);
+pub struct Discovered(Mutex<BTreeMap<Source, Found>>);
 
 #[derive(Debug)]
 struct Found {
@@ -31,41 +32,46 @@ struct Found {
 impl Discovered {
     /// The keys of an issuer: none as long as none were found.
     #[must_use]
-    pub fn keys(&self, issuer: &str) -> JwkSet {
-        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        found.get(issuer).map(|found| found.keys.clone()).unwrap_or_default()
+    pub fn keys(&self, issuer: &OidcConfig) -> JwkSet {
+        self.of(&Source::of(issuer))
+    }
+
+    fn of(&self, source: &Source) -> JwkSet {
+        self.found().get(source).map(|found| found.keys.clone()).unwrap_or_default()
     }
 
     /// Keeps what was found now. Answers whether it is something else than before.
-    fn keep(&self, issuer: &str, keys: JwkSet, at: Timestamp) -> bool {
-        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = found.insert(issuer.to_owned(), Found { keys: keys.clone(), at });
+    fn keep(&self, source: Source, keys: JwkSet, at: Timestamp) -> bool {
+        let before = self.found().insert(source, Found { keys: keys.clone(), at });
         before.is_none_or(|before| before.keys != keys)
     }
 
-    /// Drops what is too old. Answers whether anything was.
-    fn drop_before(&self, oldest: Timestamp) -> bool {
-        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = found.len();
-        found.retain(|_, found| found.at >= oldest);
-        found.len() < count
+    /// Drops what is too old, and what is looked for no more.
+    fn drop_all_but(&self, sources: &[Source], oldest: Timestamp) {
+        self.found().retain(|source, found| found.at >= oldest && sources.contains(source));
+    }
+
+    fn found(&self) -> MutexGuard<'_, BTreeMap<Source, Found>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An issuer whose keys are found by discovery.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An issuer whose keys are found by discovery, and the way in which they are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Source {
     issuer: String,
     ca: Option<PathBuf>,
+    jwks_hosts: BTreeSet<HostName>,
 }
 
-/// What a look came to.
-#[derive(Debug, Default)]
-pub struct Looked {
-    /// Whether other keys are to be used than before.
-    pub changed: bool,
-    /// Why keys that were found are refused.
-    pub refused: Vec<&'static str>,
+impl Source {
+    fn of(issuer: &OidcConfig) -> Self {
+        Self {
+            issuer: issuer.issuer.clone(),
+            ca: issuer.ca.clone(),
+            jwks_hosts: issuer.jwks_hosts.iter().cloned().collect(),
+        }
+    }
 }
 
 /// Looks for keys in the background.
@@ -76,7 +82,7 @@ pub struct Discovery {
     age_max: Duration,
     fetch_max: Duration,
     due: Timestamp,
-    looking: JoinSet<(String, Result<JwkSet, FetchError>)>,
+    looking: JoinSet<(Source, Result<JwkSet, FetchError>)>,
 }
 
 impl Discovery {
@@ -105,30 +111,31 @@ impl Discovery {
         }
     }
 
-    /// Begins a look if it is time, and takes what an earlier one found. Waits for nothing.
-    pub fn look(&mut self, discovered: &Discovered, now: Timestamp) -> Looked {
-        let mut looked = Looked::default();
-        while let Some(Ok((issuer, outcome))) = self.looking.try_join_next() {
+    /// Begins a look if it is time, and takes what an earlier one found. Waits for nothing. Answers why keys that were found
+    /// are refused.
+    pub fn look(&mut self, discovered: &Discovered, now: Timestamp) -> Vec<&'static str> {
+        let mut refused = Vec::new();
+        while let Some(Ok((source, outcome))) = self.looking.try_join_next() {
+            let issuer = source.issuer.clone();
             match outcome {
                 Ok(keys) => {
-                    if discovered.keep(&issuer, keys, now) {
+                    if discovered.keep(source, keys, now) {
                         info!(issuer, "the issuer has other keys than before");
-                        looked.changed = true;
                     }
                 }
                 Err(problem) => {
-                    looked.refused.extend(problem.refusal());
+                    refused.extend(problem.refusal());
                     warn!(issuer, %problem, "the issuer's keys could not be had; those from before are used for now");
                 }
             }
         }
         if self.due <= now && self.looking.is_empty() {
             self.due = now.after(self.refresh);
-            for Source { issuer, ca } in self.sources.clone() {
+            for source in self.sources.clone() {
                 let within = self.fetch_max;
                 self.looking.spawn(async move {
-                    let keys = fetch::keys_of(&issuer, ca.as_deref(), within).await;
-                    (issuer, keys)
+                    let keys = fetch::keys_of(&source, within).await;
+                    (source, keys)
                 });
             }
         }
@@ -136,15 +143,19 @@ impl Discovery {
         let oldest = Timestamp::from_millis(
             now.millis().saturating_sub(u64::try_from(self.age_max.as_millis()).unwrap_or(u64::MAX)),
         );
-        looked.changed |= discovered.drop_before(oldest);
-        looked
+        discovered.drop_all_but(&self.sources, oldest);
+        refused
+    }
+
+    /// The keys that are to be used now, by issuer: of each whose keys are looked for, and possibly none.
+    pub fn keys(&self, discovered: &Discovered) -> impl Iterator<Item = (String, JwkSet)> {
+        self.sources.iter().map(|source| (source.issuer.clone(), discovered.of(source)))
     }
 }
 
 fn sources(config: &Config) -> Vec<Source> {
-    let found = config.oidc.iter().filter(|oidc| oidc.jwks.is_none());
-    found.map(|oidc| Source { issuer: oidc.issuer.clone(), ca: oidc.ca.clone() }).collect()
+    config.oidc.iter().filter(|oidc| oidc.jwks.is_none()).map(Source::of).collect()
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

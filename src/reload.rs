@@ -1,8 +1,9 @@
 //! Live reload: what people write in files takes effect without a restart, as a whole or not at all.
 //!
-//! The bytes of the configuration, of every policy and of every bundle are hashed every few seconds, and at SIGHUP; keys
-//! of issuers that are found by discovery count as files do.
+//! The bytes of the configuration, of every policy and of every bundle are hashed every few seconds, and at SIGHUP.
 //! When they have changed they are read anew; what is refused is logged, and what was in force stays in force.
+//! Keys of issuers that are found by discovery are no file's to hold up: whatever the files say, what is in force has those
+//! that are to be used now, and no others.
 
 use std::convert::Infallible;
 use std::fs;
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use brevet_core::fact::{ConfigurationPart, Fact, ReasonCode};
+use brevet_core::sabotage;
 use ring::digest::{Context, SHA256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -72,11 +74,15 @@ impl Reloader {
         &self.discovered
     }
 
-    /// Reads the files again if they have changed, or if somebody asks for it.
+    /// Puts in force what was discovered, and the files, read again, if they have changed or somebody asks for it.
     async fn look(&mut self, asked: bool, broker: &Broker) {
-        let found = self.discovery.look(&self.discovered, broker.clock.now().judge);
-        found.refused.into_iter().for_each(|reason| refused(broker, ConfigurationPart::Trust, reason));
-        let asked = found.changed || asked;
+        let reasons = self.discovery.look(&self.discovered, broker.clock.now().judge);
+        reasons.into_iter().for_each(|reason| refused(broker, ConfigurationPart::Trust, reason));
+        match self.renew_keys(broker).await {
+            Ok(true) => info!("other keys of issuers are in force than before"),
+            Ok(false) => {}
+            Err(problem) => warn!(problem, "other keys of issuers are not in force yet"),
+        }
         let digest = self.files.digest();
         if self.seen.as_ref() == Some(&digest) && !asked {
             return;
@@ -95,6 +101,19 @@ impl Reloader {
                 warn!(problem, "the changed configuration is not in force yet");
                 self.seen = None;
             }
+        }
+    }
+
+    /// Puts the keys that are to be used now in force with what is in force already. Answers whether any of them is new, or
+    /// gone. What could not be done is done by the next look, for it compares anew.
+    async fn renew_keys(&self, broker: &Broker) -> Result<bool, String> {
+        // INVARIANT: no file is read here, for one that is refused would keep a key in force that its issuer withdrew.
+        let held_up =
+            sabotage::on("files_hold_up_keys") && read(&self.files.configuration, &self.discovered).is_err();
+        let in_force = broker.table.in_force().configuration.clone();
+        match in_force.with_keys(self.discovery.keys(&self.discovered)).filter(|_| !held_up) {
+            Some(renewed) => broker.configure(renewed).await.map_err(|refusal| refusal.text),
+            None => Ok(false),
         }
     }
 
@@ -164,7 +183,8 @@ impl Files {
         policies.sort();
         let mut context = Context::new(&SHA256);
         for path in [&self.configuration].into_iter().chain(&policies).chain(&self.trust) {
-            let content = fs::read(path).unwrap_or_default();
+            // To open a FIFO would wait for ever. What is no file is refused by whoever reads it.
+            let content = if path.is_file() { fs::read(path).unwrap_or_default() } else { Vec::new() };
             context.update(path.as_os_str().as_encoded_bytes());
             context.update(&[0]);
             context.update(&content.len().to_be_bytes());
@@ -201,3 +221,6 @@ pub async fn run(mut reloader: Reloader, mut hangups: Option<Signal>, broker: Ar
         reloader.look(asked, &broker).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ fn issuer(oidc: &OidcConfig, discovered: &Discovered) -> Result<Issuer, TrustErr
             let text = std::fs::read(path).map_err(|source| TrustError::Io { path: path.clone(), source })?;
             JwkSet::parse(&text).map_err(|problem| TrustError::Keys { path: path.clone(), problem })?
         }
-        None => discovered.keys(&oidc.issuer),
+        None => discovered.keys(oidc),
     };
     let issuer = Issuer::new(oidc.issuer.clone(), oidc.trust_domain.clone(), keys, &oidc.subjects);
     issuer.map_err(|problem| TrustError::Issuer { issuer: oidc.issuer.clone(), problem })

@@ -9,7 +9,7 @@ use brevet_core::spiffe_id::TrustDomain;
 use brevet_identity::bearer;
 use serde::Deserialize;
 
-use super::{Config, ConfigError, count, defaults, is_issuer, seconds};
+use super::{Config, ConfigError, HostName, count, defaults, is_issuer, seconds};
 use crate::remembered::RememberedLimits;
 
 /// Whether the gRPC listener asks every client for a certificate.
@@ -48,6 +48,9 @@ pub struct OidcConfig {
     /// system.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// The hosts besides the issuer's own at which discovery may find its keys.
+    #[serde(default)]
+    pub jwks_hosts: Vec<HostName>,
     /// Which of its subjects are workloads: the `sub`, and the path of the SPIFFE ID.
     pub subjects: BTreeMap<String, String>,
 }

@@ -69,3 +69,22 @@ fn the_environment_overrides_single_keys() {
     assert!(parse(MINIMAL, &[("BREVET__LIMITS__LEASE_LIFETIME", "600")]).is_err());
     assert!(parse(MINIMAL, &[("BREVET__ISSUER__X", "600")]).is_err());
 }
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let text = MINIMAL.replace("[grpc]", "[grpc]\nclient_certificate = \"optional\"")
+        + r#"
+            [[trust]]
+            trust_domain = "a.example"
+            bundle = "a.json"
+            [[oidc]]
+            issuer = "https://issuer.example"
+            trust_domain = "b.example"
+            jwks = "keys/b.json"
+            ca = "/b.pem"
+            subjects = { robot = "/robot" }
+        "#;
+    let config = parse(&text, &[]).unwrap();
+    let files: Vec<_> = config.trust_files().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(files, ["/etc/brevet/a.json", "/etc/brevet/keys/b.json", "/b.pem"]);
+}

@@ -1,5 +1,6 @@
 //! Fetching a document: one GET, over TLS, of bounded length, in bounded time, and led nowhere else.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
+use brevet_core::sabotage;
 use brevet_identity::json;
 use brevet_identity::jwk_set::{InvalidJwkSet, JWK_SET_BYTES_MAX, JwkSet};
 use http::uri::Scheme;
@@ -14,12 +16,15 @@ use http::{Request, StatusCode, Uri};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use super::Source;
+use crate::config::HostName;
 
 /// Where Debian and most others have the certificates that everybody trusts.
 const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -42,9 +47,9 @@ pub(super) enum FetchError {
     /// The server was not reached.
     #[error("the server was not reached: {0}")]
     Connect(#[from] io::Error),
-    /// The name is none of a host.
-    #[error("the url has no host name")]
-    Name(#[from] InvalidDnsNameError),
+    /// The keys are where nobody said that they may be.
+    #[error("the issuer's keys are at {0}, which is neither its own host nor named in jwks_hosts")]
+    Host(HostName),
     /// The configuration of TLS is not accepted.
     #[error("tls: {0}")]
     Tls(#[from] rustls::Error),
@@ -76,30 +81,26 @@ impl FetchError {
 }
 
 /// The keys that an issuer publishes: first its metadata, then the set that these name.
-pub(super) async fn keys_of(issuer: &str, ca: Option<&Path>, within: Duration) -> Result<JwkSet, FetchError> {
+pub(super) async fn keys_of(source: &Source, within: Duration) -> Result<JwkSet, FetchError> {
     tokio::time::timeout(within, async {
-        let tls = client(ca)?;
-        // Only an issuer of this machine leads to what listens here, and only one without TLS to what has none.
-        let url = issuer.parse::<Uri>().unwrap_or_default();
-        let issued = Issued {
-            of_this_machine: url.host().is_some_and(is_local),
-            plain: url.scheme() == Some(&Scheme::HTTP),
-        };
+        let Source { issuer, ca, .. } = source;
+        let tls = client(ca.as_deref())?;
+        let reach = Reach::of(source)?;
         let metadata = format!("{issuer}/.well-known/openid-configuration");
-        let metadata = get(&metadata, issued, &tls).await?;
+        let metadata = get(&metadata, &reach, &tls).await?;
         let metadata = json::parse_object(&metadata).map_err(|_| FetchError::Metadata)?;
         // OpenID Connect Discovery §4.3: exactly, or the document is another's.
         if metadata.get("issuer").is_none_or(|stated| stated != issuer) {
             return Err(FetchError::Metadata);
         }
         let keys = metadata.get("jwks_uri").and_then(|url| url.as_str()).ok_or(FetchError::Metadata)?;
-        Ok(JwkSet::parse(&get(keys, issued, &tls).await?)?)
+        Ok(JwkSet::parse(&get(keys, &reach, &tls).await?)?)
     })
     .await
     .map_err(|_| FetchError::Late)?
 }
 
-fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, FetchError> {
+pub(super) fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, FetchError> {
     let path = ca.unwrap_or(Path::new(SYSTEM_CA));
     let unreadable = |problem| FetchError::Ca(path.display().to_string(), problem);
     let text = match std::fs::read(path) {
@@ -116,41 +117,60 @@ fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, FetchError> {
     Ok(Arc::new(config))
 }
 
-/// Whether a host is this machine by what it is called. What a name leads to by DNS is its owner's to say.
-pub(super) fn is_local(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare == "localhost"
-        || bare.parse::<IpAddr>().is_ok_and(|it| it.to_canonical().is_loopback() || it.is_unspecified())
+/// Whether a host is this machine by what it is called (RFC 6761 §6.3). What a name leads to by DNS is its owner's to say.
+pub(super) fn is_local(host: &HostName) -> bool {
+    let name = host.as_str();
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<IpAddr>().is_ok_and(|it| it.to_canonical().is_loopback() || it.is_unspecified())
 }
 
 /// Where an issuer may lead.
-#[derive(Clone, Copy)]
-struct Issued {
-    /// To what listens on this machine.
-    of_this_machine: bool,
-    /// There also without TLS.
+pub(super) struct Reach {
+    /// To its own host, and to those that the owner named.
+    hosts: BTreeSet<HostName>,
+    /// To what listens on this machine, for an issuer of this machine.
+    this_machine: bool,
+    /// There also without TLS, for an issuer that has none.
     plain: bool,
 }
 
-async fn get(url: &str, issued: Issued, tls: &Arc<ClientConfig>) -> Result<Vec<u8>, FetchError> {
+impl Reach {
+    pub(super) fn of(source: &Source) -> Result<Self, FetchError> {
+        let url: Uri = source.issuer.parse().map_err(|_| FetchError::Url)?;
+        let own = HostName::parse(url.host().unwrap_or_default()).map_err(|_| FetchError::Url)?;
+        Ok(Self {
+            this_machine: is_local(&own),
+            plain: url.scheme() == Some(&Scheme::HTTP),
+            hosts: source.jwks_hosts.iter().cloned().chain([own]).collect(),
+        })
+    }
+}
+
+pub(super) async fn get(url: &str, reach: &Reach, tls: &Arc<ClientConfig>) -> Result<Vec<u8>, FetchError> {
     let uri: Uri = url.parse().map_err(|_| FetchError::Url)?;
     let (Some(host), Some(authority)) = (uri.host(), uri.authority()) else { return Err(FetchError::Url) };
-    let local = is_local(host);
-    if authority.as_str().contains('@') || (local && !issued.of_this_machine) {
+    let host = HostName::parse(host).map_err(|_| FetchError::Url)?;
+    let local = is_local(&host);
+    let may_be_local = reach.this_machine || sabotage::on("foreign_issuers_lead_here");
+    if authority.as_str().contains('@') || (local && !may_be_local) {
         return Err(FetchError::Url);
     }
     let plain = match uri.scheme() {
         Some(scheme) if *scheme == Scheme::HTTPS => false,
-        Some(scheme) if *scheme == Scheme::HTTP && local && issued.plain => true,
+        Some(scheme) if *scheme == Scheme::HTTP && local && reach.plain => true,
         _ => return Err(FetchError::Url),
     };
+    if !reach.hosts.contains(&host) && !sabotage::on("issuers_lead_anywhere") {
+        return Err(FetchError::Host(host));
+    }
     let port = uri.port_u16().unwrap_or(if plain { 80 } else { 443 });
-    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let stream = bounded(TcpStream::connect((bare.as_str(), port)).await?);
+    let stream = bounded(TcpStream::connect((host.as_str(), port)).await?);
     if plain {
         return exchange(stream, &uri).await;
     }
-    let stream = TlsConnector::from(Arc::clone(tls)).connect(ServerName::try_from(bare)?, stream).await?;
+    let name = ServerName::try_from(host.as_str().to_owned()).map_err(|_| FetchError::Url)?;
+    let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?;
     exchange(stream, &uri).await
 }
 

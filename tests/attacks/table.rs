@@ -55,7 +55,7 @@ const ATTACKS: [Attack; 88] = [
     Attack::new(2).shown(shown::public_keys_as_secrets),
     Attack::new(3).shown(shown::other_algorithms).held_by(&["tests/attacks/suite.rs::tokens_of_the_suite_are_refused_for_the_reason_that_their_maker_gives"]),
     Attack::new(4).shown(shown::key_names).held_by(&["tests/attacks/suite.rs::a_hostile_set_of_keys_is_refused_and_the_old_one_stays_in_force"]),
-    Attack::new(5).shown(shown::pointers).held_by(&["tests/attacks/races.rs::nobody_is_led_elsewhere", "tests/attacks/issuer.rs::a_hostile_issuer_harms_neither_the_daemon_nor_another_issuer"]),
+    Attack::new(5).shown(shown::pointers).held_by(&["tests/attacks/races.rs::nobody_is_led_elsewhere", "tests/attacks/issuer.rs::a_hostile_issuer_harms_neither_the_daemon_nor_another_issuer", "tests/e2e/discovery.rs::i5_keys_elsewhere_are_taken_only_while_the_owner_names_their_host", "src/discovery/tests.rs::i5_an_issuer_elsewhere_leads_to_nothing_that_listens_here"]),
     Attack::new(6).shown(shown::own_keys).held_by(&["tests/attacks/suite.rs::tokens_of_the_suite_are_refused_for_the_reason_that_their_maker_gives"]),
     Attack::new(7).shown(shown::extensions).held_by(&["tests/attacks/suite.rs::tokens_of_the_suite_are_refused_for_the_reason_that_their_maker_gives"]),
     Attack::new(8).shown(shown::further_headers).held_by(&["tests/attacks/suite.rs::tokens_of_the_suite_are_refused_for_the_reason_that_their_maker_gives"]),

@@ -11,6 +11,8 @@ mod credential;
 #[cfg(test)]
 mod delegate;
 #[cfg(test)]
+mod discovery;
+#[cfg(test)]
 mod disk;
 #[cfg(test)]
 mod documented;

@@ -101,6 +101,24 @@ async fn the_registry_takes_effect_when_its_file_changes_and_a_typo_never() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_bundle_that_is_no_file_is_refused_and_holds_nothing_up() {
+    let world = World::start();
+    let bundle = world.path("workloads.pem");
+    let text = fs::read(&bundle).unwrap();
+    fs::remove_file(&bundle).unwrap();
+    nix::unistd::mkfifo(&bundle, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    world.daemon.hang_up();
+    let refused = || async { world.log().contains("no regular file") };
+    eventually("the pipe is refused", refused).await;
+    fs::remove_file(&bundle).unwrap();
+    fs::write(&bundle, text).unwrap();
+    world.daemon.hang_up();
+    eventually("the bundle is read", || async { world.log().contains("nothing that is in force changed") })
+        .await;
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_audience_that_lost_its_enforcer_tells_it_nothing_more() {
     let world = World::start();
     let task = world.open_task(world.create("open")).await.name;

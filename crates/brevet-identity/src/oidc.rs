@@ -92,6 +92,18 @@ impl Issuer {
         &self.trust_domain
     }
 
+    /// The keys that verify its tokens.
+    #[must_use]
+    pub const fn keys(&self) -> &JwkSet {
+        &self.keys
+    }
+
+    /// The same provider with these keys and no others.
+    #[must_use]
+    pub fn with_keys(self, keys: JwkSet) -> Self {
+        Self { keys, ..self }
+    }
+
     /// Verifies a token of this provider and says which workload it is.
     ///
     /// # Errors

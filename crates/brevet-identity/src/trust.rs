@@ -274,6 +274,23 @@ impl CallerTrust {
         Ok(self)
     }
 
+    /// The same trust where these issuers, by URL, have these keys and no others; those that are not trusted are left out.
+    /// `None` if they have them already.
+    #[must_use]
+    pub fn with_keys(&self, keys: impl IntoIterator<Item = (String, JwkSet)>) -> Option<Self> {
+        let differ = |(url, keys): (String, JwkSet)| {
+            self.issuers
+                .get(&url)
+                .filter(|issuer| *issuer.keys() != keys)
+                .map(|it| it.clone().with_keys(keys))
+        };
+        let mut changed = keys.into_iter().filter_map(differ).peekable();
+        changed.peek()?;
+        let mut trust = self.clone();
+        trust.issuers.extend(changed.map(|issuer| (issuer.url().to_owned(), issuer)));
+        Some(trust)
+    }
+
     /// The broker's own trust domain.
     #[must_use]
     pub const fn own(&self) -> &TrustDomain {

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::key::{InvalidKey, PublicKey};
 use crate::test_certificates::*;
+use crate::test_keys::{TestKey, jwk_set};
 use brevet_testkit::x509::der;
 
 fn element(root: &Root) -> Value {
@@ -200,4 +201,31 @@ fn an_rsa_authority_of_sufficient_size_is_accepted() {
     jwk.insert("use".into(), json!("x509-svid"));
     jwk.insert("x5c".into(), json!([STANDARD.encode(&certificate)]));
     assert_eq!(parse(&[Value::Object(jwk)]).unwrap().authorities().collect::<Vec<_>>(), [&certificate]);
+}
+
+#[test]
+fn i4_an_issuer_with_other_keys_has_none_of_those_from_before() {
+    let keys = |kid: &str| jwk_set(&[(kid, &TestKey::p256())]);
+    let issuer = |name: &str| {
+        let subjects = [("robot".to_owned(), "/robot".to_owned())].into();
+        Issuer::new(format!("https://{name}"), trust_domain(name), keys("k"), &subjects).unwrap()
+    };
+    let (one, two) = (issuer("one.example"), issuer("two.example"));
+    let trust = CallerTrust::new(trust_domain("broker.example"), []).unwrap();
+    let trust = trust.with_issuers([one.clone(), two.clone()]).unwrap();
+    let named = |name: &str, keys: &JwkSet| (format!("https://{name}"), keys.clone());
+    assert!(trust.with_keys([]).is_none());
+    assert!(trust.with_keys([named("one.example", one.keys())]).is_none(), "it has these keys already");
+    assert!(trust.with_keys([named("three.example", &keys("k"))]).is_none(), "it is not trusted");
+
+    let other = keys("k");
+    let changed = [named("one.example", &other), named("two.example", two.keys())];
+    let changed = trust.with_keys(changed).unwrap();
+    assert_eq!(changed.issuer("https://one.example"), Some(&one.clone().with_keys(other)));
+    assert_eq!(changed.issuer("https://two.example"), Some(&two));
+    assert_ne!(changed.digest(), trust.digest());
+    let restored = changed.with_keys([named("one.example", one.keys())]).unwrap();
+    assert_eq!(restored.digest(), trust.digest());
+    let none = trust.with_keys([named("one.example", &JwkSet::default())]).unwrap();
+    assert_eq!(none.issuer("https://one.example").unwrap().keys(), &JwkSet::default());
 }
