@@ -1,4 +1,4 @@
-//! Shares: how much of something may be held at once, in all and by each caller, so that nobody takes all of it.
+//! Shares: how much of something may be held at once, in all and by each caller or tenant, so that nobody takes all of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,36 +31,37 @@ pub struct ShareLimits {
 
 /// What is held.
 #[derive(Debug)]
-pub struct Shares {
+pub struct Shares<C = SpiffeId> {
     limits: ShareLimits,
-    counts: Mutex<Counts>,
+    counts: Mutex<Counts<C>>,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
+#[derive(Debug)]
+struct Counts<C> {
     all: usize,
-    by_caller: BTreeMap<SpiffeId, usize>,
+    by_caller: BTreeMap<C, usize>,
 }
 
 /// One of a caller's, given back when it is dropped.
 #[derive(Debug)]
-pub struct Share {
-    shares: Arc<Shares>,
-    caller: SpiffeId,
+pub struct Share<C: Ord = SpiffeId> {
+    shares: Arc<Shares<C>>,
+    caller: C,
 }
 
-impl Shares {
+impl<C: Ord + Clone> Shares<C> {
     /// None, and room for so many.
     #[must_use]
     pub fn new(limits: ShareLimits) -> Arc<Self> {
-        Arc::new(Self { limits, counts: Mutex::default() })
+        let counts = Counts { all: 0, by_caller: BTreeMap::new() };
+        Arc::new(Self { limits, counts: Mutex::new(counts) })
     }
 
     /// One more for a caller.
     ///
     /// # Errors
     /// [`Full`] if it may not have one.
-    pub fn take(self: &Arc<Self>, caller: &SpiffeId) -> Result<Share, Full> {
+    pub fn take(self: &Arc<Self>, caller: &C) -> Result<Share<C>, Full> {
         let ShareLimits { what, all, per_caller } = self.limits;
         let mut counts = self.lock();
         let own = counts.by_caller.get(caller).copied().unwrap_or(0);
@@ -85,13 +86,15 @@ impl Shares {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
+impl<C> Shares<C> {
+    fn lock(&self) -> MutexGuard<'_, Counts<C>> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Share {
+impl<C: Ord> Drop for Share<C> {
     fn drop(&mut self) {
         let mut counts = self.shares.lock();
         counts.all = counts.all.saturating_sub(1);

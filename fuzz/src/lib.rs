@@ -17,6 +17,7 @@
 
 mod certificate;
 mod configuration;
+mod headers;
 mod identifier;
 mod journal;
 mod jwk;
@@ -28,7 +29,7 @@ pub use configuration::{config, policy};
 pub use identifier::spiffe_id;
 pub use journal::record;
 pub use jwk::jwk_set;
-pub use request::{LEASE, METHODS, PEERS, TASK, request};
+pub use request::{LEASE, METHODS, PEERS, TASK, WITH_HEADERS, request};
 pub use token::{claims, jws};
 
 /// Takes any bytes, and panics where a promise is broken.

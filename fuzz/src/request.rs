@@ -44,6 +44,8 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt;
 
+use super::headers::{Bearer, Headers};
+
 /// The methods that answer once, each with its service.
 pub const METHODS: [(&str, &str); 20] = [
     ("TaskService", "CreateTask"),
@@ -68,8 +70,15 @@ pub const METHODS: [(&str, &str); 20] = [
     ("AuditService", "ListEvents"),
 ];
 
-/// Who calls: the throw-away identities.
-pub const PEERS: [&str; 5] = ["agent-a", "agent-b", "orchestrator", "operator", "resource-server"];
+/// Who calls: the throw-away identities, the last of which has no certificate.
+pub const PEERS: [&str; 6] =
+    ["agent-a", "agent-b", "orchestrator", "operator", "resource-server", dev::BEARERS[0].0];
+
+/// What is added to a caller's place if the message stands behind headers.
+pub const WITH_HEADERS: u8 = 0x80;
+
+/// The URL of the broker, which proofs name.
+const URL: &str = "https://broker.example";
 
 /// What stands in a message for the name of a task that is open. It is as long as any root task's.
 pub const TASK: &str = "tasks/TTTTTTTTTTTTTTTTTTTTTTTTTT";
@@ -87,6 +96,7 @@ struct Ground {
     configuration: Configuration,
     config: Config,
     peers: Vec<Arc<[CertificateDer<'static>]>>,
+    bearer: Bearer,
     state_key: PathBuf,
     _folder: TempDir,
 }
@@ -96,13 +106,15 @@ static GROUND: LazyLock<Ground> = LazyLock::new(|| {
     let made = dev::make(folder.path(), any, any, BEGAN, &SystemRandom::new()).unwrap();
     let config = Config::load(&made.config).unwrap();
     let chain = |name: &&str| {
-        let pem = std::fs::read(folder.path().join(format!("{name}.pem"))).unwrap();
+        let pem = std::fs::read(folder.path().join(format!("{name}.pem"))).unwrap_or_default();
         CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().unwrap().into()
     };
+    let bearer = Bearer::new(folder.path(), &config.issuer, BEGAN);
     Ground {
         configuration: Configuration::load(&config, &Discovered::default()).unwrap(),
         config,
         peers: PEERS.iter().map(chain).collect(),
+        bearer,
         state_key: folder.path().join("state.key"),
         _folder: folder,
     }
@@ -124,12 +136,15 @@ thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
 }
 
-/// A method's place in [`METHODS`], a caller's in [`PEERS`], and the message.
+/// A method's place in [`METHODS`], a caller's in [`PEERS`], and the message, with headers before it where the caller's
+/// place says so.
 pub fn request(bytes: &[u8]) {
     let [method, peer, message @ ..] = bytes else { return };
-    let (Some(method), Some(peer)) =
-        (METHODS.get(usize::from(*method)), GROUND.peers.get(usize::from(*peer)))
-    else {
+    let mut message = message;
+    let headers =
+        if peer & WITH_HEADERS == 0 { Some(Headers::default()) } else { Headers::read(&mut message) };
+    let peer = GROUND.peers.get(usize::from(peer & !WITH_HEADERS));
+    let (Some(method), Some(peer), Some(headers)) = (METHODS.get(usize::from(*method)), peer, headers) else {
         return;
     };
     RUNTIME.with(|runtime| {
@@ -138,7 +153,7 @@ pub fn request(bytes: &[u8]) {
                 if world.as_ref().is_none_or(|world| world.served >= REQUESTS_MAX) {
                     *world = Some(World::new().await);
                 }
-                world.as_mut().unwrap().serve(*method, peer, message).await;
+                world.as_mut().unwrap().serve(*method, peer, &headers, message).await;
             });
         });
     });
@@ -157,9 +172,8 @@ impl World {
             token_limits: bearer::Limits::default(),
             proofs: ProofMemory::new(BEGAN, true, few),
         };
-        let url = "https://broker.example";
         let mut world = Self {
-            router: grpc::routes(&broker, &ground.config.grpc, credentials, url).unwrap(),
+            router: grpc::routes(&broker, &ground.config.grpc, credentials, URL).unwrap(),
             trust: Arc::clone(&ground.configuration.trust),
             task: String::new(),
             lease: String::new(),
@@ -171,7 +185,7 @@ impl World {
 
     /// Opens the task and issues the lease that messages name.
     async fn open_task(&mut self, ground: &Ground) {
-        let audience = "https://files.dev.example".to_owned();
+        let (audience, none) = ("https://files.dev.example".to_owned(), Headers::default());
         let permission = |resource: &str| v1::Permission {
             audience: audience.clone(),
             resource: resource.to_owned(),
@@ -190,7 +204,7 @@ impl World {
             holder_key_thumbprint: Some(holder.to_string()),
             ..Default::default()
         };
-        let (status, answer) = self.call(METHODS[0], &ground.peers[2], &create.encode_to_vec()).await;
+        let (status, answer) = self.call(METHODS[0], &ground.peers[2], &none, &create.encode_to_vec()).await;
         assert_eq!(status, 0, "the task is opened");
         self.task = granted(METHODS[0].1, &answer).unwrap();
         assert_eq!(self.task.len(), TASK.len());
@@ -202,24 +216,33 @@ impl World {
             scope: vec![permission("reports/q3")],
             ..Default::default()
         };
-        let (status, answer) = self.call(METHODS[6], &ground.peers[0], &issue.encode_to_vec()).await;
+        let (status, answer) = self.call(METHODS[6], &ground.peers[0], &none, &issue.encode_to_vec()).await;
         assert_eq!(status, 0, "the lease is issued");
         self.lease = granted(METHODS[6].1, &answer).unwrap();
         assert_eq!(self.lease.len(), LEASE.len());
     }
 
-    async fn serve(&mut self, method: (&str, &str), peer: &Arc<[CertificateDer<'static>]>, message: &[u8]) {
+    async fn serve(
+        &mut self,
+        method: (&str, &str),
+        peer: &Arc<[CertificateDer<'static>]>,
+        headers: &Headers,
+        message: &[u8],
+    ) {
         let message = replaced(message, LEASE.as_bytes(), self.lease.as_bytes());
         let message = replaced(&message, TASK.as_bytes(), self.task.as_bytes());
-        let (status, answer) = self.call(method, peer, &message).await;
+        let (status, answer) = self.call(method, peer, headers, &message).await;
         // Neither unknown nor internal: every error is one that somebody thought of.
         assert!(![2, 13].contains(&status), "{method:?} answers {status}");
+        // Nobody is somebody without a proof, and nobody by two.
+        let is_nobody = if peer.is_empty() { !headers.may_prove() } else { headers.show() };
+        assert!(!is_nobody || status == 16, "{method:?} answers {status} to nobody");
         if status != 0 {
             return;
         }
         // Whoever asks again with what was granted is granted the same: there is one such thing for a request.
         if let Some(granted) = granted(method.1, &answer) {
-            let (status, answer) = self.call(method, peer, &message).await;
+            let (status, answer) = self.call(method, peer, &headers.again(), &message).await;
             assert_eq!(status, 0, "{method:?} is not granted again");
             assert_eq!(self::granted(method.1, &answer), Some(granted));
         }
@@ -233,17 +256,20 @@ impl World {
         &mut self,
         (service, method): (&str, &str),
         peer: &Arc<[CertificateDer<'static>]>,
+        headers: &Headers,
         message: &[u8],
     ) -> Answer {
         self.served += 1;
         let trust = Arc::clone(&self.trust);
         let peer = Peer::new(Arc::clone(peer), Arc::new(move || Arc::clone(&trust)), None);
         let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        let request = Request::post(format!("/brevet.v1.{service}/{method}"))
-            .header("content-type", "application/grpc")
-            .extension(peer)
-            .body(Body::from([&[0], length.as_slice(), message].concat()))
-            .unwrap();
+        let path = format!("/brevet.v1.{service}/{method}");
+        let request = Request::post(&path).header("content-type", "application/grpc").extension(peer);
+        let request = GROUND.bearer.write(headers, &format!("{URL}{path}"), request);
+        // What is no header field at all does not come so far.
+        let Ok(request) = request.body(Body::from([&[0], length.as_slice(), message].concat())) else {
+            return (16, Vec::new());
+        };
         let (head, body) = self.router.clone().oneshot(request).await.unwrap().into_parts();
         let body = to_bytes(body, usize::MAX).await.unwrap();
         // An answer's status comes behind it, a refusal's instead.

@@ -13,7 +13,7 @@ use brevet_identity::jwk_set::JwkSet;
 use brevet_identity::jws::{HeaderProfile, Jws, KeyReference, TokenType};
 use brevet_identity::jwt_svid::JwtBundles;
 use brevet_identity::key::PublicKey;
-use brevet_identity::{dpop, jwt_svid, oidc, task_token};
+use brevet_identity::{dpop, jwt_svid, oidc, task_jwt_svid, task_token};
 use brevet_testkit::jose::{AT, AUDIENCE, ISSUER};
 use brevet_testkit::x509::Key;
 use serde_json::{Map, Value, json};
@@ -24,15 +24,12 @@ const URL: &str = "https://broker.example/brevet.v1.CredentialService/IssueCrede
 /// The headers that some profile of the house names.
 const HEADERS: [&str; 4] = ["alg", "typ", "kid", "jwk"];
 
-const PROFILES: [HeaderProfile; 7] = [
-    HeaderProfile { token_type: TokenType::Exactly("at+jwt"), key: KeyReference::Kid, unread: &[] },
-    HeaderProfile { token_type: TokenType::Exactly("dpop+jwt"), key: KeyReference::Embedded, unread: &[] },
-    HeaderProfile { token_type: TokenType::AbsentOr(&["JWT", "JOSE"]), key: KeyReference::Kid, unread: &[] },
-    HeaderProfile {
-        token_type: TokenType::AbsentOr(&["JWT"]),
-        key: KeyReference::Kid,
-        unread: &["x5t", "x5t#S256"],
-    },
+const PROFILES: [HeaderProfile; 8] = [
+    task_token::PROFILE,
+    dpop::PROFILE,
+    jwt_svid::PROFILE,
+    oidc::PROFILE,
+    task_jwt_svid::PROFILE,
     HeaderProfile { token_type: TokenType::Any, key: KeyReference::Kid, unread: &[] },
     HeaderProfile { token_type: TokenType::Any, key: KeyReference::KidOrNone, unread: &[] },
     HeaderProfile { token_type: TokenType::Any, key: KeyReference::Embedded, unread: &[] },

@@ -153,7 +153,7 @@ impl Broker {
         self.metrics.decided(DecisionOutcome::Permitted);
         let broker = Arc::clone(self);
         let revoking = async move { broker.revoke_everywhere(&selector, &reason, &who, &permit).await };
-        tokio::spawn(revoking).await.map_err(|_| Refusal::unavailable("revocation_failed"))?
+        tokio::spawn(revoking).await.map_err(|_| Refusal::outcome_unknown("revocation_failed"))?
     }
 
     /// What [`Self::revoke_leases`] would end now; nothing is.

@@ -326,8 +326,7 @@ impl Broker {
         let fact = Fact::RootSocketUsed { uid: *uid, method: method.to_owned() };
         let envelope =
             Envelope { request_id: request_id.cloned(), ..self.envelope(self.clock.now(), None, None, None) };
-        let noted =
-            self.table.note(&envelope, &fact, None).map_err(|_| Refusal::unavailable("journal_sealed"))?;
+        let noted = self.table.note(&envelope, &fact, None)?;
         Ok(self.table.durable(noted).await?)
     }
 }

@@ -9,6 +9,7 @@ use brevet_core::id::LockId;
 use brevet_core::ledger::{DelegateRefusal, EndRefusal, Ending, IssueRefusal, OpenRefusal};
 use brevet_core::proof::Evidence;
 use brevet_core::scope::Widening;
+use brevet_journal::AppendError;
 use brevet_mint::plan::PlanError;
 use brevet_mint::signer::SignError;
 
@@ -82,10 +83,20 @@ impl Refusal {
         Self::new(Kind::AlreadyExists, "request_id_reused", "another request had this request_id")
     }
 
-    /// The caller is known and everything else about it is not for the caller to know.
+    /// The broker cannot do it now, and has done nothing.
     #[must_use]
     pub fn unavailable(reason: &'static str) -> Self {
         Self::new(Kind::Unavailable, reason, "nothing was done; try again later")
+    }
+
+    /// The broker cannot tell what became of it.
+    #[must_use]
+    pub fn outcome_unknown(reason: &'static str) -> Self {
+        Self::new(
+            Kind::Unavailable,
+            reason,
+            "it may have been done; ask again, with the same request_id if it had one",
+        )
     }
 
     /// What it was decided from has changed meanwhile.
@@ -123,9 +134,22 @@ impl Refusal {
     }
 }
 
+/// What was queued is not known to be durable.
 impl From<Sealed> for Refusal {
     fn from(_: Sealed) -> Self {
-        Self::unavailable("journal_sealed")
+        Self::outcome_unknown("journal_sealed")
+    }
+}
+
+/// Nothing was queued.
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Conflict => Self::conflict(),
+            AppendError::NoSpace => Self::unavailable("no_space"),
+            AppendError::Busy => Self::new(Kind::Exhausted, "journal_busy", "too much waits for the disk"),
+            AppendError::Sealed => Self::unavailable("journal_sealed"),
+        }
     }
 }
 
@@ -135,9 +159,9 @@ impl<E: Into<Self>> From<CommitError<E>> for Refusal {
             CommitError::Refused(refusal) => refusal.into(),
             CommitError::Conflict | CommitError::Exists => Self::conflict(),
             CommitError::NoTree => Self::not_found(),
-            CommitError::NoSpace => Self::unavailable("no_space"),
-            CommitError::Busy => Self::new(Kind::Exhausted, "journal_busy", "too much waits for the disk"),
-            CommitError::Sealed => Sealed.into(),
+            CommitError::NoSpace => AppendError::NoSpace.into(),
+            CommitError::Busy => AppendError::Busy.into(),
+            CommitError::Sealed => AppendError::Sealed.into(),
         }
     }
 }

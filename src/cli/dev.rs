@@ -5,16 +5,18 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use brevet_client::endpoints::{ENDPOINTS_FILE, Endpoints, IdentityFiles};
+use brevet_client::endpoints::{BearerFiles, ENDPOINTS_FILE, Endpoints, IdentityFiles};
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use brevet_core::time::Timestamp;
 use clap::Args;
 use ring::rand::SystemRandom;
 
-use super::{Exit, complain, serve};
+use super::exit::Failure;
+use super::{Exit, complain, secret, serve};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::dev::{BROKER, IDENTITIES, WORKLOADS, make};
+use crate::config::Config;
+use crate::dev::{BEARERS, BROKER, FUNCTIONS, IDENTITIES, WORKLOADS, jwt_svid, make};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -27,6 +29,30 @@ pub(super) struct Arguments {
     /// Where the HTTP listener is to be; port 0 is any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     http: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct TokenArguments {
+    /// The folder that `brevet dev` wrote.
+    #[arg(long, value_name = "DIR", env = "BREVET_DIR")]
+    dir: PathBuf,
+    /// The name of an identity without a certificate in that folder.
+    #[arg(long = "as", value_name = "NAME", env = "BREVET_AS")]
+    name: String,
+}
+
+/// Puts a new token where its workload reads it, as the Workload API of a SPIFFE implementation would.
+pub(super) fn token(arguments: &TokenArguments) -> Exit {
+    let TokenArguments { dir, name } = arguments;
+    let put = || -> Result<(), Failure> {
+        let config = Config::load(&dir.join("brevet.toml"))?;
+        let endpoints = Endpoints::read(dir)?;
+        let bearer = endpoints.bearer(name)?;
+        let now = Clock::system(Timestamp::EPOCH, Duration::ZERO)?.now().issue;
+        let token = jwt_svid(dir, &bearer.spiffe_id, &config.issuer, now, &SystemRandom::new())?;
+        secret::write(&bearer.token, &token)
+    };
+    put().map_or_else(|failure| failure.report(), |()| Exit::Ok)
 }
 
 pub(super) fn run(arguments: Arguments) -> Exit {
@@ -81,6 +107,17 @@ fn announce(dir: &Path, app: &App) -> Result<(), Box<dyn std::error::Error>> {
         };
         identities.insert(name.to_owned(), files);
     }
+    let functions: TrustDomain = FUNCTIONS.parse()?;
+    let mut bearers = BTreeMap::new();
+    for (name, path) in BEARERS {
+        let files = BearerFiles {
+            token: format!("{name}.token").into(),
+            key: format!("{name}.key").into(),
+            bundle: "state/ca.pem".into(),
+            spiffe_id: SpiffeId::new(&functions, path)?,
+        };
+        bearers.insert(name.to_owned(), files);
+    }
     let endpoints = Endpoints {
         grpc: format!("https://{}", app.grpc_address()?),
         http: format!("http://{}", app.http_address()?),
@@ -88,6 +125,7 @@ fn announce(dir: &Path, app: &App) -> Result<(), Box<dyn std::error::Error>> {
         server_spiffe_id: SpiffeId::new(&broker, "/brevet")?,
         trust_domain: broker,
         identities,
+        bearers,
     };
     endpoints.write(dir)?;
     Ok(())

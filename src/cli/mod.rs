@@ -53,6 +53,8 @@ enum Command {
     },
     /// Make a throw-away trust domain in a folder and run the daemon in it.
     Dev(dev::Arguments),
+    /// Give a workload of that trust domain that has no certificate a token of a minute, as its Workload API would.
+    DevToken(dev::TokenArguments),
     /// Show the broker's main job: a daemon, agents and a resource server as processes of their own.
     Demo(demo::Arguments),
     /// A process of the demo: an agent, an orchestrator or an operator.
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
     let exit = match arguments.command {
         Command::Serve { config, check } => serve::run(&config, check),
         Command::Dev(arguments) => dev::run(arguments),
+        Command::DevToken(arguments) => dev::token(&arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::DemoActor(arguments) => demo::actor(&arguments),
         Command::DemoResourceServer(arguments) => demo::resource_server(&arguments),

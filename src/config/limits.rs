@@ -13,6 +13,9 @@ use crate::shares::ShareLimits;
 use crate::table::Capacity;
 use crate::turns::Turns;
 
+/// What has sent a part of its message.
+const UNFINISHED: &str = "calls whose message is not here as a whole";
+
 /// How often something may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
@@ -107,6 +110,8 @@ pub struct Limits {
     pub tokens_waiting_max: NonZeroU32,
     /// Calls at once that have sent a part of their message, of all callers.
     pub calls_unfinished_max: NonZeroU32,
+    /// As many of one tenant's callers; those who are of none are counted together.
+    pub calls_unfinished_per_tenant_max: NonZeroU32,
     /// As many of one caller.
     pub calls_unfinished_per_caller_max: NonZeroU32,
     /// Calls of one caller in a second, on average, of each class on its own.
@@ -159,7 +164,8 @@ impl Default for Limits {
             issues_at_once_max: defaults::small(64),
             tokens_verified_at_once_max: NonZeroU32::MIN,
             tokens_waiting_max: defaults::small(256),
-            calls_unfinished_max: defaults::small(1_024),
+            calls_unfinished_max: defaults::small(4_096),
+            calls_unfinished_per_tenant_max: defaults::small(1_024),
             calls_unfinished_per_caller_max: defaults::small(128),
             calls_per_second_per_caller_max: defaults::small(2_000),
             calls_burst_per_caller_max: defaults::small(4_000),
@@ -287,13 +293,20 @@ impl Limits {
         (count(self.tokens_verified_at_once_max), count(self.tokens_waiting_max))
     }
 
-    /// How many calls may have sent a part of their message.
+    /// How many calls of one caller may have sent a part of their message.
     #[must_use]
-    pub fn calls_unfinished(&self) -> ShareLimits {
+    pub fn calls_unfinished_of_callers(&self) -> ShareLimits {
+        let per_caller = ("calls_unfinished_per_caller_max", count(self.calls_unfinished_per_caller_max));
+        ShareLimits { what: UNFINISHED, all: None, per_caller }
+    }
+
+    /// How many of one tenant, and in all.
+    #[must_use]
+    pub fn calls_unfinished_of_tenants(&self) -> ShareLimits {
         ShareLimits {
-            what: "calls whose message is not here as a whole",
+            what: UNFINISHED,
             all: Some(("calls_unfinished_max", count(self.calls_unfinished_max))),
-            per_caller: ("calls_unfinished_per_caller_max", count(self.calls_unfinished_per_caller_max)),
+            per_caller: ("calls_unfinished_per_tenant_max", count(self.calls_unfinished_per_tenant_max)),
         }
     }
 

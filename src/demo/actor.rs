@@ -2,6 +2,7 @@
 //! of it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use brevet_api::v1;
+use brevet_client::dpop::HolderKey;
 use brevet_client::endpoints::{Endpoints, IdentityFiles};
-use brevet_client::{Broker, Refusal};
+use brevet_client::{Broker, Identity, Refusal, ServerTrust, Settings, connect};
 use brevet_core::request::{PromptOrigin, Sensitivity};
 use brevet_core::time::Timestamp;
 use brevet_identity::tls;
-use brevet_identity::trust::ServerTrust;
+use brevet_identity::trust;
 use http::{Request, StatusCode, header};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -23,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 use tonic::Status;
+use zeroize::Zeroizing;
 
 use super::Problem;
 use super::identity::{self, Svid};
@@ -86,7 +89,15 @@ impl Actor {
                 self.introduce(&lease, &address, &permission).await
             }
             Command::ProveBySvid { lease } => self.prove_as(self.svid(&lease)?.clone()).await,
+            Command::IssueJwtSvid { request_id, task, audience } => {
+                self.issue_jwt_svid(request_id, task, audience).await
+            }
             Command::Leak { lease } => Ok(Answer::Leaked { token: self.token(&Token::Own(lease))? }),
+            Command::LeakOwn => {
+                let token = fs::read_to_string(&self.endpoints.bearer(&self.name)?.token)?;
+                Ok(Answer::Leaked { token: token.trim_ascii().to_owned() })
+            }
+            Command::ProveByCopy(token) => self.prove_by_copy(&token).await,
             Command::Call(call) => self.call(&call, 1).await,
             Command::CallUntilRefused(call) => self.call(&call, CALLS_MAX).await,
             Command::Lock { request_id, agent, message } => self.lock(request_id, agent, message).await,
@@ -100,12 +111,35 @@ impl Actor {
     }
 
     async fn prove(&self) -> Result<Answer, Problem> {
-        let files = self.endpoints.identity(&self.name)?;
+        let (spiffe_id, key) = match self.endpoints.bearers.get(&self.name) {
+            Some(files) => (&files.spiffe_id, &files.key),
+            None => {
+                let files = self.endpoints.identity(&self.name)?;
+                (&files.spiffe_id, &files.key)
+            }
+        };
         let answer = self.broker().await?.tasks().list_tasks(v1::ListTasksRequest::default()).await;
         Ok(match answer {
             Ok(_) => Answer::Proven {
-                spiffe_id: files.spiffe_id.to_string(),
-                key_thumbprint: identity::thumbprint(files)?.to_string(),
+                spiffe_id: spiffe_id.to_string(),
+                key_thumbprint: identity::thumbprint(key)?.to_string(),
+            },
+            Err(status) => refused(&status),
+        })
+    }
+
+    /// Calls the broker without a certificate, by a token that is another's.
+    async fn prove_by_copy(&self, token: &str) -> Result<Answer, Problem> {
+        let own = self.endpoints.identity(&self.name)?;
+        let copy = self.dir.join(format!("{}-copy.token", self.name));
+        fs::write(&copy, token)?;
+        let identity = Identity::token(&copy, HolderKey::from_pem(&Zeroizing::new(fs::read(&own.key)?))?);
+        let trust = ServerTrust::load(&own.bundle, self.endpoints.server_spiffe_id.clone())?;
+        let broker = connect(&self.endpoints.grpc, &identity, &trust, &Settings::default()).await?;
+        Ok(match broker.tasks().list_tasks(v1::ListTasksRequest::default()).await {
+            Ok(_) => Answer::Proven {
+                spiffe_id: own.spiffe_id.to_string(),
+                key_thumbprint: identity::thumbprint(&own.key)?.to_string(),
             },
             Err(status) => refused(&status),
         })
@@ -119,7 +153,7 @@ impl Actor {
     /// Calls the broker under an identity that it should not accept.
     async fn prove_as(&self, other: IdentityFiles) -> Result<Answer, Problem> {
         let spiffe_id = other.spiffe_id.to_string();
-        let key_thumbprint = identity::thumbprint(&other)?.to_string();
+        let key_thumbprint = identity::thumbprint(&other.key)?.to_string();
         let mut endpoints = self.endpoints.clone();
         endpoints.identities.insert(self.name.clone(), other);
         // Whether the connection or its first call shows the refusal is a matter of timing (RFC 8446 §4.4.2.4).
@@ -244,6 +278,29 @@ impl Actor {
         Ok(Answer::SvidIssued { lease, spiffe_id, lifetime_seconds })
     }
 
+    async fn issue_jwt_svid(
+        &mut self,
+        request_id: String,
+        task: String,
+        audience: String,
+    ) -> Result<Answer, Problem> {
+        let request = v1::IssueCredentialRequest {
+            task,
+            request_id,
+            profile: v1::Profile::JwtSvid.into(),
+            audience,
+            ..v1::IssueCredentialRequest::default()
+        };
+        let credential = match self.broker().await?.credentials().issue_credential(request).await {
+            Ok(answer) => answer.into_inner().credential.ok_or("the answer holds no credential")?,
+            Err(status) => return Ok(refused(&status)),
+        };
+        let (lifetime_seconds, _) = times(&credential)?;
+        let v1::Credential { lease, spiffe_id, token, .. } = credential;
+        self.tokens.insert(lease.clone(), token);
+        Ok(Answer::SvidIssued { lease, spiffe_id, lifetime_seconds })
+    }
+
     fn svid(&self, lease: &str) -> Result<&IdentityFiles, Problem> {
         Ok(self.svids.get(lease).ok_or("no X.509-SVID was issued under this lease")?)
     }
@@ -341,7 +398,8 @@ impl Actor {
     ) -> Result<SendRequest<Body>, Problem> {
         let own = Svid::load(own)?;
         let expected = self.endpoints.identity("resource-server")?.spiffe_id.clone();
-        let trust = Arc::new(ServerTrust::new([(expected.trust_domain(), identity::workloads(&self.dir)?)])?);
+        let trust =
+            Arc::new(trust::ServerTrust::new([(expected.trust_domain(), identity::workloads(&self.dir)?)])?);
         let source: tls::TrustSource<_> = Arc::new(move || Arc::clone(&trust));
         let config = tls::client_config(own.chain, own.key, source, expected, self.clock.time_provider())?;
         let stream = TcpStream::connect(address).await?;

@@ -74,7 +74,7 @@ pub(super) fn denial(record: &[u8]) -> Result<Option<Denial>, InvalidRecord> {
 }
 
 fn denial_of(record: &Record<'_>) -> Result<Option<Denial>, InvalidRecord> {
-    let Fact::Denied { reason, .. } = &record.fact else { return Ok(None) };
+    let Fact::Denied { reason, cause, .. } = &record.fact else { return Ok(None) };
     let determining = match record.evidence {
         Some(evidence) => {
             serde_json::from_str::<Determined>(evidence.get()).map_err(InvalidRecord::Malformed)?.determining
@@ -85,6 +85,7 @@ fn denial_of(record: &Record<'_>) -> Result<Option<Denial>, InvalidRecord> {
     Ok(Some(Denial {
         caller: record.envelope.caller.as_ref().map(ToString::to_string),
         reason: reason.as_str().to_owned(),
+        cause: *cause,
         policies: determining.into_iter().map(place).collect(),
     }))
 }

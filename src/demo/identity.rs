@@ -34,8 +34,8 @@ impl Svid {
 }
 
 /// The thumbprint of a party's key, by which a task is bound to it.
-pub(super) fn thumbprint(files: &IdentityFiles) -> Result<Thumbprint, Problem> {
-    let key = KeyPair::from_pem(&Zeroizing::new(fs::read_to_string(&files.key)?))?;
+pub(super) fn thumbprint(key: &Path) -> Result<Thumbprint, Problem> {
+    let key = KeyPair::from_pem(&Zeroizing::new(fs::read_to_string(key)?))?;
     Ok(PublicKey::from_spki(&key.subject_public_key_info())?.thumbprint())
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use brevet_core::fact::DenialCause;
 use brevet_core::request::{PromptOrigin, Sensitivity};
 use serde::{Deserialize, Serialize};
 
@@ -51,11 +52,23 @@ pub(super) enum Command {
         /// The lease that it was issued under.
         lease: String,
     },
+    /// Has a JWT-SVID for a task issued and keeps it.
+    IssueJwtSvid {
+        request_id: String,
+        /// The resource name of the task.
+        task: String,
+        /// Whom it is for.
+        audience: String,
+    },
     /// Lets a copy of a credential get out, as a log or a crash dump would.
     Leak {
         /// The lease that it was issued under.
         lease: String,
     },
+    /// Lets a copy of the token get out that it calls the broker by.
+    LeakOwn,
+    /// Calls the broker by a copy of another's token, with its own key.
+    ProveByCopy(String),
     /// Calls the resource server.
     Call(Call),
     /// Calls the resource server until that refuses.
@@ -170,7 +183,7 @@ pub(super) enum Answer {
         /// When it ends, in seconds since the epoch.
         end_seconds: i64,
     },
-    /// An X.509-SVID was issued.
+    /// An X.509-SVID or a JWT-SVID was issued.
     SvidIssued {
         /// The resource name of its lease.
         lease: String,
@@ -222,6 +235,8 @@ pub(super) struct Denial {
     pub(super) caller: Option<String>,
     /// The stable reason.
     pub(super) reason: String,
+    /// Why policy denied it, where policy did.
+    pub(super) cause: Option<DenialCause>,
     /// The policies that determined it, each with file and line.
     pub(super) policies: Vec<String>,
 }
@@ -251,6 +266,8 @@ pub(super) struct Decided {
     pub(super) caller: Option<String>,
     /// Who acts by the token, outermost first, if it was accepted: the caller, and whoever delegated to it.
     pub(super) actors: Vec<String>,
+    /// Whom a JWT-SVID names that was verified.
+    pub(super) named: Option<String>,
     /// Why it was refused; none if it was accepted.
     pub(super) refused: Option<String>,
 }
@@ -264,6 +281,9 @@ impl Decided {
 
 /// The reason where a lease's liveness could not be learnt.
 pub(super) const LIVENESS_UNKNOWN: &str = "liveness_unknown";
+
+/// The reason where a JWT-SVID was verified and no more is shown than that.
+pub(super) const NAMES_ALONE: &str = "names_alone";
 
 /// A duration in whole microseconds.
 pub(super) fn micros(duration: Duration) -> u64 {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
@@ -22,6 +23,10 @@ use super::Problem;
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How often it is looked whether the daemon listens.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// What the daemon logs, and what it logs when a changed configuration is in force.
+const DAEMON_LOG: &str = "daemon.log";
+const IN_FORCE: &str = "the changed configuration is in force";
 
 /// How often, and how many times, it is looked whether a killed process is gone.
 const GONE_EVERY: Duration = Duration::from_millis(1);
@@ -146,10 +151,29 @@ impl Daemon {
         Ok(self.child.0.kill().await?)
     }
 
+    /// Tells it that files of its configuration have changed, and waits until what they say is in force.
+    pub(super) async fn reload(&self, dir: &Path) -> Result<(), Problem> {
+        let log = dir.join(DAEMON_LOG);
+        let loaded = || Ok::<_, io::Error>(fs::read_to_string(&log)?.matches(IN_FORCE).count());
+        let before = loaded()?;
+        self.signal(Signal::SIGHUP)?;
+        within(|| "what had changed did not come into force".to_owned(), async {
+            while loaded()? == before {
+                sleep(LOOK_EVERY).await;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Problem> {
+        let id = self.child.0.id().ok_or("the daemon has ended, see daemon.log")?;
+        Ok(kill(Pid::from_raw(id.try_into()?), signal)?)
+    }
+
     /// Asks it to stop, and waits until it has.
     pub(super) async fn stop(mut self) -> Result<(), Problem> {
-        let id = self.child.0.id().ok_or("the daemon has ended, see daemon.log")?;
-        kill(Pid::from_raw(id.try_into()?), Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         let status =
             within(|| "the daemon did not stop".to_owned(), async { Ok(self.child.0.wait().await?) }).await?;
         if status.success() {

@@ -23,8 +23,11 @@ use brevet_client::Broker;
 use brevet_client::endpoints::Endpoints;
 use brevet_core::name::{ActionName, AudienceName};
 use brevet_core::scope::ResourcePattern;
+use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
+use brevet_identity::bearer::{AGE_MAX, BearerError, Limits, Rules};
 use brevet_identity::jwk_set::{JWK_SET_BYTES_MAX, JwkSet};
+use brevet_identity::jwt_svid::{self, JwtBundles, JwtSvid};
 use brevet_identity::tls::{self, Certificates};
 use brevet_identity::trust::{BUNDLE_BYTES_MAX, Bundle, CallerTrust};
 use brevet_verify::{Presenter, Refusal, Verifier};
@@ -36,7 +39,7 @@ use tokio::runtime::Runtime;
 
 use self::following::Following;
 use super::identity::{self, Svid};
-use super::message::{Decided, LIVENESS_UNKNOWN, Notice, micros};
+use super::message::{Decided, LIVENESS_UNKNOWN, NAMES_ALONE, Notice, micros};
 use super::{FILES, LEDGER, METRICS, Problem, STATUS};
 use crate::clock::{Clock, since_boot};
 use crate::grpc::Peer;
@@ -66,7 +69,7 @@ enum Liveness {
 }
 
 /// Why a call is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Refused {
     /// The caller is not known.
     Stranger(&'static str),
@@ -76,6 +79,10 @@ enum Refused {
     NoToken,
     /// The token is not acceptable from this caller.
     Token(Refusal),
+    /// A JWT-SVID of a task is not acceptable from this caller.
+    Svid(BearerError),
+    /// It is, and says who works on which task. That permits nothing.
+    Named(SpiffeId),
     /// The token does not permit the call.
     OutOfScope,
     /// The lease has ended, says the broker.
@@ -90,12 +97,14 @@ enum Refused {
 
 impl Refused {
     /// A stable name for the log.
-    const fn reason(self) -> &'static str {
+    const fn reason(&self) -> &'static str {
         match self {
             Self::Stranger(reason) => reason,
             Self::Malformed => "malformed_call",
             Self::NoToken => "no_token",
             Self::Token(refusal) => refusal.reason(),
+            Self::Svid(error) => error.reason(),
+            Self::Named(_) => NAMES_ALONE,
             Self::OutOfScope => "out_of_scope",
             Self::Inactive => "inactive",
             Self::Ended => "ended",
@@ -105,14 +114,19 @@ impl Refused {
     }
 
     /// What the caller learns (RFC 6750 §3.1).
-    const fn answer(self) -> (StatusCode, &'static str) {
+    const fn answer(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Malformed => (StatusCode::BAD_REQUEST, r#"Bearer error="invalid_request""#),
             Self::NoToken => (StatusCode::UNAUTHORIZED, "Bearer"),
-            Self::Stranger(_) | Self::Token(_) | Self::Inactive | Self::Ended | Self::Expired => {
-                (StatusCode::UNAUTHORIZED, r#"Bearer error="invalid_token""#)
+            Self::Stranger(_)
+            | Self::Token(_)
+            | Self::Svid(_)
+            | Self::Inactive
+            | Self::Ended
+            | Self::Expired => (StatusCode::UNAUTHORIZED, r#"Bearer error="invalid_token""#),
+            Self::OutOfScope | Self::Named(_) => {
+                (StatusCode::FORBIDDEN, r#"Bearer error="insufficient_scope""#)
             }
-            Self::OutOfScope => (StatusCode::FORBIDDEN, r#"Bearer error="insufficient_scope""#),
             Self::LivenessUnknown => (StatusCode::SERVICE_UNAVAILABLE, "Bearer"),
         }
     }
@@ -136,6 +150,7 @@ async fn serve(dir: &Path) -> Result<(), Problem> {
     let clock = Clock::system(Timestamp::EPOCH, Duration::ZERO)?;
     let server = Arc::new(Server {
         verifiers: verifiers(&endpoints).await?,
+        jwt_bundles: jwt_bundles(&endpoints).await?,
         following: following(&endpoints).await?,
         broker: endpoints.connect("resource-server").await?,
         clock: clock.clone(),
@@ -180,6 +195,12 @@ async fn trust(dir: &Path, endpoints: &Endpoints) -> Result<CallerTrust, Problem
     Ok(CallerTrust::new(MINTS_NOTHING.parse()?, [(workloads, identity::workloads(dir)?), tasks])?)
 }
 
+/// By what it judges JWT-SVIDs, as anybody does who knows the SPIFFE standards: the bundle that the broker publishes.
+async fn jwt_bundles(endpoints: &Endpoints) -> Result<JwtBundles, Problem> {
+    let bundle = published(&endpoints.http, "/spiffe/bundle", BUNDLE_BYTES_MAX).await?;
+    Ok([(endpoints.trust_domain.clone(), JwkSet::parse_bundle(&bundle)?)].into())
+}
+
 async fn verifiers(endpoints: &Endpoints) -> Result<BTreeMap<AudienceName, (Verifier, Liveness)>, Problem> {
     let keys = published_keys(&endpoints.http, "/oauth/jwks").await?;
     AUDIENCES
@@ -221,6 +242,7 @@ async fn published(issuer: &str, path: &str, bytes_max: usize) -> Result<Bytes, 
 
 struct Server {
     verifiers: BTreeMap<AudienceName, (Verifier, Liveness)>,
+    jwt_bundles: JwtBundles,
     following: Following,
     broker: Broker,
     clock: Clock,
@@ -240,6 +262,9 @@ impl Server {
 
         // 2. The broker issued the token, for this audience, to whoever calls.
         let token = bearer_token(&call.headers).ok_or(Refused::NoToken)?;
+        if let Some(svid) = self.jwt_svid(token, &audience, now) {
+            return Err(self.named(svid, token, &presenter).await?);
+        }
         let verified = verifier.verify(token, &presenter, now).map_err(Refused::Token)?;
 
         // 3. It permits the call.
@@ -255,6 +280,20 @@ impl Server {
             Liveness::SignatureAlone => {}
         }
         Ok(verified.claims().actors.iter().map(ToString::to_string).collect())
+    }
+
+    /// The JWT-SVID that a token is, if it is one of a task, for this audience.
+    fn jwt_svid(&self, token: &str, audience: &AudienceName, now: Timestamp) -> Option<JwtSvid> {
+        // As old as its life is long: it is a credential here, and not the first word of a caller.
+        let rules = Rules::Strict(Limits { age_max: AGE_MAX, ..Limits::default() });
+        jwt_svid::verify(token, &self.jwt_bundles, None, audience.as_str(), now, rules).ok()
+    }
+
+    /// Whom a JWT-SVID names, if it comes from its holder and lives.
+    async fn named(&self, svid: JwtSvid, token: &str, presenter: &Presenter) -> Result<Refused, Refused> {
+        let holder = svid.bearer.confirmation.ok_or(Refused::Svid(BearerError::Holder))?;
+        holder.require(presenter.key, presenter.certificate).map_err(Refused::Svid)?;
+        if self.is_active(token).await? { Ok(Refused::Named(svid.spiffe_id)) } else { Err(Refused::Inactive) }
     }
 
     async fn is_active(&self, token: &str) -> Result<bool, Refused> {
@@ -288,11 +327,15 @@ async fn answer(
         took_micros: micros(decided.saturating_sub(began)),
         caller: caller.ok().map(|caller| caller.spiffe_id().to_string()),
         actors,
-        refused: refused.map(|refused| refused.reason().to_owned()),
+        named: match &refused {
+            Some(Refused::Named(spiffe_id)) => Some(spiffe_id.to_string()),
+            _ => None,
+        },
+        refused: refused.as_ref().map(|refused| refused.reason().to_owned()),
     });
     // Whoever does not hear of a decision does not hear of this failure either.
     let _unheard = notify(&notice);
-    match refused.map(Refused::answer) {
+    match refused.as_ref().map(Refused::answer) {
         None => StatusCode::OK.into_response(),
         Some((status, challenge)) => (status, [(header::WWW_AUTHENTICATE, challenge)]).into_response(),
     }

@@ -1,15 +1,19 @@
 //! The steps, in order. Each does what its name says with real processes and holds, or ends the demo.
 
 mod audit;
+mod bearer;
 mod calls;
 mod delegation;
 mod ending;
+mod jwt_svid;
 mod lock;
 mod parties;
 mod restart;
 mod task;
 
 use std::path::{Path, PathBuf};
+
+use brevet_core::time::Timestamp;
 
 use self::parties::{Actors, Party, Workload, unexpected};
 use super::Problem;
@@ -30,6 +34,9 @@ pub(super) struct Story {
     address: String,
     agent_a: Workload,
     agent_b: Workload,
+    agent_c: Workload,
+    /// From when on the daemon takes proofs of keys.
+    proofs_from: Timestamp,
     /// What the broker denied, as those were told who had asked.
     denied: Vec<Denial>,
 }
@@ -74,7 +81,16 @@ impl Story {
         // Another, of higher sensitivity, and what ends without anybody's leave.
         let ledger = report.step("high_sensitivity_short", story.high_sensitivity_short().await)?;
         report.step("injected_prompt_denied", story.injected_prompt_denied(&ledger.task).await)?;
+        report.step("jwt_svid_denied", story.jwt_svid_denied(&ledger.task).await)?;
+        report.step("jwt_svid_issued", story.jwt_svid_issued(&ledger.task).await)?;
         let last = report.step("killed_agent_lease_ends", story.killed_agent_lease_ends().await)?;
+
+        // An agent without a certificate.
+        let status = report.step("bearer_admitted", story.bearer_admitted().await)?;
+        report.step("bearer_copy_refused", story.bearer_copy_refused().await)?;
+        report.step("bearer_low_only", story.bearer_low_only(&status).await)?;
+
+        // The emergency stop.
         let stopped = report.step("agent_locked", story.agent_locked(&ledger).await)?;
         let live = report.step("lock_lifted", story.lock_lifted(&ledger, &stopped).await)?;
 
@@ -93,7 +109,9 @@ impl Story {
     }
 
     async fn start(dir: &Path) -> Step<Self> {
+        let is_new = !dir.join("state").exists();
         let daemon = Some(Daemon::start(dir).await?);
+        let proofs_from = bearer::proofs_from(is_new)?;
         let actors = Actors::start(dir)?;
         let mut resource_server = Process::start(dir, "resource-server", &["demo-resource-server"])?;
         // It begins its picture of endings, and listens when it has one.
@@ -112,13 +130,18 @@ impl Story {
             address,
             agent_a: Workload::default(),
             agent_b: Workload::default(),
+            agent_c: Workload::default(),
+            proofs_from,
             denied: Vec::new(),
         };
-        Ok(Shown::new(story, "six processes: daemon, resource server, two agents, orchestrator, operator"))
+        Ok(Shown::new(
+            story,
+            "seven processes: daemon, resource server, three agents, orchestrator, operator",
+        ))
     }
 
     async fn identity(&mut self) -> Step {
-        for party in Party::ALL {
+        for party in Party::WITH_CERTIFICATE {
             let Answer::Proven { spiffe_id, key_thumbprint } = self.ask(party, &Command::Prove).await? else {
                 return Err(format!("{} could not prove who it is", party.name()).into());
             };
@@ -126,7 +149,7 @@ impl Story {
             match party {
                 Party::AgentA => self.agent_a = workload,
                 Party::AgentB => self.agent_b = workload,
-                Party::Orchestrator | Party::Operator => {}
+                Party::AgentC | Party::Orchestrator | Party::Operator => {}
             }
         }
         let impersonate = Command::Impersonate(self.agent_a.spiffe_id.clone());

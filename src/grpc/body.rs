@@ -6,29 +6,30 @@ use std::task::Poll;
 
 use axum::body::{Body, Bytes, HttpBody};
 
-use crate::shares::{Full, Share};
+use crate::shares::Full;
 
 /// Why a body is not here.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NotWhole {
     /// Its caller has gone.
     Gone,
-    /// As much is kept of such as may be.
+    /// As many are waited for as may be.
     Full(Full),
     /// It is longer than it may be.
     TooLarge,
 }
 
-/// The body of a request. What has come of it is only kept while the rest is waited for if `wait` says that it may be.
-pub(super) async fn whole(
-    mut body: Body,
+/// The body of a request. When a part of it has come, the rest is waited for if `wait` says that it may be; what that yields
+/// is held meanwhile.
+pub(super) async fn whole<W>(
+    body: &mut Body,
     bytes_max: usize,
-    wait: impl Fn() -> Result<Option<Share>, Full>,
+    mut wait: impl FnMut() -> Result<W, Full>,
 ) -> Result<Bytes, NotWhole> {
     let (mut first, mut all) = (Bytes::new(), Vec::new());
     let mut waiting = None;
     poll_fn(|context| {
-        while let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(context) {
+        while let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) {
             let Some(frame) = frame else { return Poll::Ready(Ok(())) };
             let Ok(frame) = frame else { return Poll::Ready(Err(NotWhole::Gone)) };
             let Ok(data) = frame.into_data() else { continue };
@@ -87,22 +88,24 @@ mod tests {
     #[tokio::test]
     async fn r1_what_waits_for_its_end_is_counted_and_given_back() {
         let limits = ShareLimits { what: "bodies", all: None, per_caller: ("own", 1) };
-        let (shares, caller) = (Shares::new(limits), "spiffe://td/a".parse().unwrap());
-        let wait = || shares.take(&caller).map(Some);
+        let (shares, caller) = (Shares::new(limits), "a");
+        let wait = || shares.take(&caller);
         let parts = tokio_stream::iter(["ab", "", "cd"]).map(|part| Ok::<_, Infallible>(Bytes::from(part)));
-        assert_eq!(whole(Body::from_stream(parts), 4, wait).await, Ok(Bytes::from("abcd")));
+        assert_eq!(whole(&mut Body::from_stream(parts), 4, wait).await, Ok(Bytes::from("abcd")));
         assert!(shares.is_empty());
         {
-            let mut first = std::pin::pin!(whole(endless(&["a", "b"]), 9, wait));
+            let mut body = endless(&["a", "b"]);
+            let mut first = std::pin::pin!(whole(&mut body, 9, wait));
             assert!(poll_fn(|context| Poll::Ready(first.as_mut().poll(context).is_pending())).await);
             assert_eq!(shares.len(), 1, "once for all of its parts");
-            let second = whole(endless(&["a"]), 9, wait).await;
+            let second = whole(&mut endless(&["a"]), 9, wait).await;
             assert!(matches!(second, Err(NotWhole::Full(Full { limit: "own", .. }))), "{second:?}");
-            // Of what nothing has come yet nothing is kept.
-            let mut third = std::pin::pin!(whole(endless(&[]), 9, wait));
+            // Of what nothing has come yet nothing is kept here.
+            let mut body = endless(&[]);
+            let mut third = std::pin::pin!(whole(&mut body, 9, wait));
             assert!(poll_fn(|context| Poll::Ready(third.as_mut().poll(context).is_pending())).await);
         }
         assert!(shares.is_empty());
-        assert_eq!(whole(endless(&["abc", "def"]), 4, wait).await, Err(NotWhole::TooLarge));
+        assert_eq!(whole(&mut endless(&["abc", "def"]), 4, wait).await, Err(NotWhole::TooLarge));
     }
 }

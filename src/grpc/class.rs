@@ -1,5 +1,8 @@
 //! What kinds of calls there are, by what it would cost others to refuse them.
 
+/// The one method that anybody may call: it tells nothing of anybody.
+pub(super) const CHECK: &str = "Check";
+
 /// A kind of call. Under overload the last are refused first (invariant R5), and a caller's calls of one kind never use up
 /// what it may do of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,27 +26,36 @@ impl Class {
     pub(super) const COUNT: usize = Self::Read as usize + 1;
 
     /// The kind of the method with this path, and what the method is called; none if there is no such method.
-    pub(super) fn of(path: &str) -> Option<(Self, &str)> {
-        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-        let class = match (service, method) {
-            ("brevet.v1.LockService", "CreateLock" | "LiftLock")
-            | ("brevet.v1.LeaseService", "RevokeLease" | "RevokeLeases") => Self::Revoke,
-            ("brevet.v1.RevocationService", "IntrospectCredential" | "WatchRevocations")
-            | ("grpc.health.v1.Health", "Check") => Self::Introspect,
-            ("brevet.v1.TaskService", "CompleteTask" | "FailTask" | "CancelTask")
-            | ("brevet.v1.CredentialService", "ReturnCredential") => Self::Complete,
-            ("brevet.v1.TaskService", "CreateTask")
-            | ("brevet.v1.CredentialService", "IssueCredential" | "RenewCredential" | "DelegateTask") => {
-                Self::Issue
+    pub(super) fn of(path: &str) -> Option<(Self, &'static str)> {
+        Some(match path {
+            "/brevet.v1.LockService/CreateLock" => (Self::Revoke, "CreateLock"),
+            "/brevet.v1.LockService/LiftLock" => (Self::Revoke, "LiftLock"),
+            "/brevet.v1.LeaseService/RevokeLease" => (Self::Revoke, "RevokeLease"),
+            "/brevet.v1.LeaseService/RevokeLeases" => (Self::Revoke, "RevokeLeases"),
+            "/brevet.v1.RevocationService/IntrospectCredential" => (Self::Introspect, "IntrospectCredential"),
+            "/brevet.v1.RevocationService/WatchRevocations" => (Self::Introspect, "WatchRevocations"),
+            "/grpc.health.v1.Health/Check" => (Self::Introspect, CHECK),
+            "/brevet.v1.TaskService/CompleteTask" => (Self::Complete, "CompleteTask"),
+            "/brevet.v1.TaskService/FailTask" => (Self::Complete, "FailTask"),
+            "/brevet.v1.TaskService/CancelTask" => (Self::Complete, "CancelTask"),
+            "/brevet.v1.CredentialService/ReturnCredential" => (Self::Complete, "ReturnCredential"),
+            "/brevet.v1.TaskService/CreateTask" => (Self::Issue, "CreateTask"),
+            "/brevet.v1.CredentialService/IssueCredential" => (Self::Issue, "IssueCredential"),
+            "/brevet.v1.CredentialService/RenewCredential" => (Self::Issue, "RenewCredential"),
+            "/brevet.v1.CredentialService/DelegateTask" => (Self::Issue, "DelegateTask"),
+            "/brevet.v1.TaskService/GetTask" => (Self::Read, "GetTask"),
+            "/brevet.v1.TaskService/ListTasks" => (Self::Read, "ListTasks"),
+            "/brevet.v1.LeaseService/GetLease" => (Self::Read, "GetLease"),
+            "/brevet.v1.LeaseService/ListLeases" => (Self::Read, "ListLeases"),
+            "/brevet.v1.LockService/GetLock" => (Self::Read, "GetLock"),
+            "/brevet.v1.LockService/ListLocks" => (Self::Read, "ListLocks"),
+            "/brevet.v1.AuditService/ListEvents" => (Self::Read, "ListEvents"),
+            "/brevet.v1.AuditService/TailEvents" => (Self::Read, "TailEvents"),
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo" => {
+                (Self::Read, "ServerReflectionInfo")
             }
-            ("brevet.v1.TaskService", "GetTask" | "ListTasks")
-            | ("brevet.v1.LeaseService", "GetLease" | "ListLeases")
-            | ("brevet.v1.LockService", "GetLock" | "ListLocks")
-            | ("brevet.v1.AuditService", "ListEvents" | "TailEvents")
-            | ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo") => Self::Read,
             _ => return None,
-        };
-        Some((class, method))
+        })
     }
 
     /// The name, the same in metric and document.

@@ -9,7 +9,8 @@ use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::middleware::Next;
 use axum::response::Response;
-use brevet_core::fact::DeniedOperation;
+use brevet_core::fact::{DeniedOperation, ReasonCode};
+use brevet_core::name::TenantName;
 use brevet_core::proof::Caller;
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::SpiffeId;
@@ -17,7 +18,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::body::{NotWhole, pass_over, whole};
-use super::class::{self, Class};
+use super::class::{self, CHECK, Class};
 use super::deadline;
 use super::door::Door;
 use super::load::Load;
@@ -25,10 +26,13 @@ use super::peer::Peer;
 use super::rates::Rates;
 use super::status;
 use super::token_caller::{BOUND_ELSEWHERE, Shown};
-use super::unread::{TIMEOUT_MALFORMED, TOO_LARGE, TOO_LATE, Unread, not_understood, refused_unread};
+use super::unread::{
+    AMBIGUOUS, NO_SUCH_METHOD, TIMEOUT_MALFORMED, TOO_LARGE, TOO_LATE, Unread, not_understood,
+    refused_unread, retain_what_is_read,
+};
 use crate::broker::Refusal;
 use crate::net::{Endless, LocalPeer};
-use crate::shares::Shares;
+use crate::shares::{Full, Share, Shares};
 
 /// When whoever is refused for overload is asked to try again, at the earliest, and how far that is spread, in
 /// milliseconds. A refusal is not free for either side, and all who come at once would come back at
@@ -51,8 +55,12 @@ pub(super) struct Edge {
     request_bytes_max: usize,
     load: Load,
     rates: Rates,
-    unfinished: Arc<Shares>,
+    unfinished_of_callers: Arc<Shares>,
+    unfinished_of_tenants: Arc<Shares<Option<TenantName>>>,
 }
+
+/// A message of which a part has come, as one of its caller's and one of its tenant's.
+type Unfinished = (Share, Share<Option<TenantName>>);
 
 /// Who calls.
 enum Who {
@@ -79,7 +87,8 @@ impl Edge {
         Self {
             load: Load::new(calls, issues, limits.tokens_at_once()),
             rates: Rates::new(limits.calls_of_callers(), limits.callers_remembered_max()),
-            unfinished: Shares::new(limits.calls_unfinished()),
+            unfinished_of_callers: Shares::new(limits.calls_unfinished_of_callers()),
+            unfinished_of_tenants: Shares::new(limits.calls_unfinished_of_tenants()),
             request_bytes_max: message_bytes_max.saturating_add(FRAME_HEAD),
             call_max,
             door,
@@ -88,25 +97,18 @@ impl Edge {
 
     /// Answers in time, in its turn, and for the methods where none of them did.
     pub(super) async fn answer(self: Arc<Self>, mut request: Request, next: Next) -> Response {
-        let path = request.uri().path().to_owned();
-        let (class, method) = Class::of(&path).unwrap_or((Class::Read, NO_METHOD));
+        let (class, method) = Class::of(request.uri().path()).unwrap_or((Class::Read, NO_METHOD));
         if sabotage::on("secrets_are_logged") {
-            tracing::debug!(headers = ?request.headers(), path, "a request");
+            tracing::debug!(headers = ?request.headers(), path = request.uri().path(), "a request");
         }
         let asked = deadline::of(request.headers());
         let max =
             asked.as_ref().ok().copied().flatten().map_or(self.call_max, |asked| asked.min(self.call_max));
         let call = Call { class, method, until: self.door.broker.clock.since_boot() + max };
-        let who = match self.let_in(&mut request, &call, is_for_everybody(&path)).await {
+        let who = match self.let_in(&mut request, &call).await {
             Ok(who) => who,
             Err(refused) => {
-                // Whoever is answered before it has sent all is reset, and too many resets end the connection of a client
-                // that did nothing worse than to come too often, or with an old certificate. A stream has no end to wait
-                // for.
-                if !class::is_endless(method) && !sabotage::on("the_hasty_are_reset") {
-                    let passed_over = pass_over(request.into_body(), self.request_bytes_max);
-                    let _in_time = timeout(self.left(&call), passed_over).await;
-                }
+                self.pass_over(&call, request.into_body()).await;
                 return *refused;
             }
         };
@@ -125,45 +127,51 @@ impl Edge {
         };
         // What no method has answered is refused here.
         let Some(unread) = refused_unread(&response) else { return response };
-        // It has the name of a method that is not there, or not on this listener.
+        // It has the name of a method that is not on this listener.
         let method = if unread.code == Code::Unimplemented { NO_METHOD } else { method };
         self.refuse(&who, method, &unread).into_http()
     }
 
+    /// Whoever is answered before it has sent all is reset, and too many resets end the connection of a client that did
+    /// nothing worse than to come too often, or with an old certificate. A stream has no end to wait for.
+    async fn pass_over(&self, call: &Call<'_>, body: Body) {
+        if !class::is_endless(call.method) && !sabotage::on("the_hasty_are_reset") {
+            let _in_time = timeout(self.left(call), pass_over(body, self.request_bytes_max)).await;
+        }
+    }
+
     /// Who calls, unless there is too much of it, it is no request of gRPC, or it is not for strangers.
-    async fn let_in(
-        &self,
-        request: &mut Request,
-        call: &Call<'_>,
-        is_for_everybody: bool,
-    ) -> Result<Who, Box<Response>> {
+    async fn let_in(&self, request: &mut Request, call: &Call<'_>) -> Result<Who, Box<Response>> {
         let refused = |status: Status| Box::new(status.into_http());
         // 1. Who it is, and whether it has not called too often.
-        let known = if let Some(LocalPeer { uid, .. }) = request.extensions().get() {
-            Ok(Who::Root { uid: *uid })
-        } else if let Some(shown) = Shown::by(request) {
-            let (peer, caller) = self.by_token(shown, call).await.map_err(refused)?;
-            request.extensions_mut().insert(peer);
-            Ok(Who::Known(caller))
-        } else {
-            let peer: Option<&Peer> = request.extensions().get();
-            let clock = &self.door.broker.clock;
-            match peer.map(|peer| (peer, peer.caller(clock.now().judge))) {
-                Some((peer, Ok(caller))) => {
-                    let now = clock.since_boot();
-                    let allowance = peer.allowance(|| self.rates.of(caller.spiffe_id(), now));
-                    let taken = self.rates.take(allowance, call.class, now);
-                    taken.map_err(|wait| refused(self.called_too_often(caller.spiffe_id(), call, wait)))?;
+        let shown = Shown::by(request);
+        let peer: Option<&Peer> = request.extensions().get();
+        let clock = &self.door.broker.clock;
+        let who = match peer.map(|peer| (peer, peer.caller(clock.now().judge))) {
+            Some((peer, Ok(caller))) => {
+                let now = clock.since_boot();
+                let allowance = peer.allowance(|| self.rates.of(caller.spiffe_id(), now));
+                let taken = self.rates.take(allowance, call.class, now);
+                taken.map_err(|wait| refused(self.called_too_often(caller.spiffe_id(), call, wait)))?;
+                if shown.is_some() {
+                    // Which of both would it be?
+                    return Err(refused(self.refuse(&Who::Known(caller), call.method, &AMBIGUOUS)));
+                }
+                Ok(Who::Known(caller))
+            }
+            Some((_, Err(reason))) => match shown {
+                Some(shown) => {
+                    let (peer, caller) = self.by_token(shown, call).await.map_err(refused)?;
+                    request.extensions_mut().insert(peer);
                     Ok(Who::Known(caller))
                 }
-                Some((_, Err(reason))) => Err(reason),
+                None if call.method == CHECK => Ok(Who::Nobody),
+                None => Err(reason),
+            },
+            None => match request.extensions().get() {
+                Some(LocalPeer { uid, .. }) => Ok(Who::Root { uid: *uid }),
                 None => Err("no_connection"),
-            }
-        };
-        let who = match known {
-            Ok(who) => Ok(who),
-            Err(_) if is_for_everybody => Ok(Who::Nobody),
-            Err(reason) => Err(reason),
+            },
         };
         // 2. Whether it is a request of gRPC.
         if let Some((http, unread)) = not_understood(request) {
@@ -176,60 +184,102 @@ impl Edge {
             response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
             return Err(response);
         }
-        // 3. Whether it is anybody.
-        who.map_err(|reason| refused(self.door.stranger(call.method, reason)))
+        // 3. Whether it is anybody, who calls something.
+        match who {
+            Err(reason) => Err(refused(self.door.stranger(call.method, reason))),
+            Ok(who) if call.method == NO_METHOD => {
+                Err(refused(self.refuse(&who, NO_METHOD, &NO_SUCH_METHOD)))
+            }
+            Ok(who) => Ok(who),
+        }
     }
 
     /// The caller that a token proves, and the other end of its request.
     async fn by_token(&self, shown: Shown, call: &Call<'_>) -> Result<(Peer, Arc<Caller>), Status> {
-        let Ok(_admitted) = self.load.admit_token() else { return Err(self.overload(None, call)) };
-        let turn = timeout(self.left(call), self.load.token_turn()).await.map_err(|_| TOO_LATE.status())?;
-        let claimed = self.door.claimed(shown).map_err(|reason| self.door.stranger(call.method, reason))?;
-        drop(turn);
+        let connection = shown.connection().clone();
+        // What can be seen before anything is known of its caller comes in turn, whoever calls for what.
+        let looking = async {
+            let _one_of_a_stranger = connection.turn().await;
+            let admitted = self.load.admit_token(connection.is_on_probation()).await;
+            let admitted = admitted.map_err(|_| self.too_much(None, call, "tokens_waiting_max"))?;
+            let _turn = self.load.token_turn().await;
+            let claimed =
+                self.door.claimed(shown).map_err(|reason| self.door.stranger(call.method, reason))?;
+            Ok::<_, Status>((admitted, claimed))
+        };
+        let looked = timeout(self.left(call), looking).await;
+        let (_admitted, claimed) = looked.map_err(|_| TOO_LATE.status())??;
+        // From here on it is on record with the workload that the token names.
         let workload = claimed.workload().clone();
+        let refuse = |refusal: Refusal| {
+            let is_recorded = self.door.broker.refuse_unproven(&workload, call.method, &refusal.reason);
+            if refusal.reason.as_str() == BOUND_ELSEWHERE {
+                self.door.shown_with_another_key(&workload, is_recorded);
+            }
+            status::of(&refusal)
+        };
+        self.door.foresee(&claimed).map_err(refuse)?;
         let now = self.door.broker.clock.since_boot();
         let taken = self.rates.take(&self.rates.of(&workload, now), call.class, now);
         taken.map_err(|wait| self.called_too_often(&workload, call, wait))?;
-        let bound = timeout(self.left(call), self.door.bound(claimed)).await;
-        bound.unwrap_or_else(|_| Err(Refusal::unavailable(TOO_LATE.reason))).map_err(|refusal| {
-            let recorded = self.door.broker.refuse_unproven(&workload, call.method, &refusal.reason);
-            if refusal.reason.as_str() == BOUND_ELSEWHERE {
-                self.door.shown_with_another_key(&workload, recorded);
+        match timeout(self.left(call), self.door.bound(claimed)).await {
+            Ok(bound) => bound.map_err(refuse),
+            Err(_) => {
+                let reason = ReasonCode::of(TOO_LATE.reason);
+                self.door.broker.refuse_unproven(&workload, call.method, &reason);
+                Err(TOO_LATE.status())
             }
-            status::of(&refusal)
-        })
+        }
     }
 
     /// Has it answered when it is here as a whole, there is room for it and it is its turn.
     async fn in_turn(&self, who: &Who, call: &Call<'_>, request: Request, next: Next) -> Response {
-        // Streams have limits of their own and no end. Whoever is at the local root socket pulls the emergency brake,
-        // which no load keeps out.
+        let caller = match who {
+            // Whoever is at the local root socket pulls the emergency brake, which no load keeps out.
+            Who::Root { .. } => return next.run(request).await,
+            Who::Known(caller) => Some(caller.spiffe_id()),
+            Who::Nobody => None,
+        };
+        // Streams have limits of their own, and no end, once they have begun.
         if class::is_endless(call.method) {
+            let _unfinished = match self.unfinished(caller) {
+                Ok(share) => share,
+                Err(full) => return self.too_much(caller, call, full.limit).into_http(),
+            };
             let mut response = next.run(request).await;
             response.extensions_mut().insert(Endless);
             return response;
         }
-        let (bytes_max, caller) = match who {
-            Who::Root { .. } => return next.run(request).await,
-            Who::Known(caller) => (self.request_bytes_max, Some(caller.spiffe_id())),
-            Who::Nobody => (STRANGERS_BYTES_MAX, None),
-        };
+        let bytes_max = if caller.is_some() { self.request_bytes_max } else { STRANGERS_BYTES_MAX };
         // INVARIANT: whoever waits for its caller holds no place and no turn, or callers that send nothing would keep
         // out the others, and messages that wait for their turn would fill the window of those that have it.
-        let (head, body) = request.into_parts();
-        let caller = caller.filter(|_| !sabotage::on("unfinished_calls_are_free"));
-        let wait = || caller.map(|caller| self.unfinished.take(caller)).transpose();
-        let body = match whole(body, bytes_max, wait).await {
-            Ok(body) => body,
+        let (mut head, mut body) = request.into_parts();
+        // Nothing reads them any more, and they may be long.
+        retain_what_is_read(&mut head.headers);
+        let whole = match whole(&mut body, bytes_max, || self.unfinished(caller)).await {
+            Ok(whole) => whole,
             Err(NotWhole::Gone) => return Status::cancelled("the caller has gone").into_http(),
-            Err(NotWhole::Full(full)) => return self.too_much(caller, call, full.limit).into_http(),
             Err(NotWhole::TooLarge) => return self.refuse(who, call.method, &TOO_LARGE).into_http(),
+            Err(NotWhole::Full(full)) => {
+                let refused = self.too_much(caller, call, full.limit);
+                self.pass_over(call, body).await;
+                return refused.into_http();
+            }
         };
         let Ok(_in_flight) = self.load.admit(call.class) else {
-            return self.overload(caller, call).into_http();
+            return self.too_much(caller, call, "calls_in_flight_max").into_http();
         };
         let _turn = self.load.turn(call.class).await;
-        next.run(Request::from_parts(head, Body::from(body))).await
+        next.run(Request::from_parts(head, Body::from(whole))).await
+    }
+
+    /// One more of a caller's messages of which a part has come.
+    fn unfinished(&self, caller: Option<&SpiffeId>) -> Result<Option<Unfinished>, Full> {
+        let Some(caller) = caller.filter(|_| !sabotage::on("unfinished_calls_are_free")) else {
+            return Ok(None);
+        };
+        let tenant = self.door.broker.table.in_force().registry().tenant_of(caller).cloned();
+        Ok(Some((self.unfinished_of_callers.take(caller)?, self.unfinished_of_tenants.take(&tenant)?)))
     }
 
     /// How long an answer may still take.
@@ -237,12 +287,7 @@ impl Edge {
         call.until.saturating_sub(self.door.broker.clock.since_boot())
     }
 
-    /// Too many calls are in flight, of all callers.
-    fn overload(&self, caller: Option<&SpiffeId>, call: &Call<'_>) -> Status {
-        self.too_much(caller, call, "calls_in_flight_max")
-    }
-
-    /// There is too much of something now.
+    /// There is as much of something as there may be.
     fn too_much(&self, caller: Option<&SpiffeId>, call: &Call<'_>, limit: &'static str) -> Status {
         let (least, spread) = OVERLOAD_RETRY_MILLIS;
         // The digits below a millisecond are as good as drawn.
@@ -286,9 +331,4 @@ impl Edge {
             Err(unrecorded) => status::of(&unrecorded),
         }
     }
-}
-
-/// What tells nothing of anybody.
-fn is_for_everybody(path: &str) -> bool {
-    path == "/grpc.health.v1.Health/Check"
 }

@@ -25,8 +25,14 @@ pub(super) struct Load {
     issues: Semaphore,
     /// Calls whose token is being looked at or waits for it.
     with_token: Semaphore,
+    /// As many of those as may come over connections whose caller was never known.
+    of_strangers: Semaphore,
     tokens: Semaphore,
 }
+
+/// A call whose token is looked at.
+#[derive(Debug)]
+pub(super) struct WithToken<'a>(#[expect(dead_code, reason = "it is held")] [Option<SemaphorePermit<'a>>; 2]);
 
 /// A call that was let in, and is in flight until this is dropped.
 #[derive(Debug)]
@@ -49,6 +55,7 @@ impl Load {
             max,
             issues: Semaphore::const_new(issues_at_once_max),
             with_token: Semaphore::const_new(with_token_max),
+            of_strangers: Semaphore::const_new(with_token_max.div_ceil(2)),
             tokens: Semaphore::const_new(tokens_at_once_max),
         }
     }
@@ -62,9 +69,12 @@ impl Load {
         if before < self.max.saturating_mul(sixteenths) / 16 { Ok(call) } else { Err(Overloaded) }
     }
 
-    /// Lets a call in whose token is to be looked at, or says at once that there are too many.
-    pub(super) fn admit_token(&self) -> Result<SemaphorePermit<'_>, Overloaded> {
-        self.with_token.try_acquire().map_err(|_| Overloaded)
+    /// Lets a call in whose token is to be looked at, or says at once that there are too many. Those over connections whose
+    /// caller was never known wait instead, so that of the few that each may have none is passed over.
+    pub(super) async fn admit_token(&self, is_on_probation: bool) -> Result<WithToken<'_>, Overloaded> {
+        let of_strangers = if is_on_probation { self.of_strangers.acquire().await.ok() } else { None };
+        let place = self.with_token.try_acquire().map_err(|_| Overloaded)?;
+        Ok(WithToken([of_strangers, Some(place)]))
     }
 
     /// Waits until it is the turn of a token to be verified.
@@ -140,8 +150,15 @@ mod tests {
     #[tokio::test]
     async fn r5_calls_with_a_token_take_no_place_of_others_and_are_looked_at_in_turn() {
         let load = Load::new(1, 1, (1, 2));
-        let (first, second) = (load.admit_token().unwrap(), load.admit_token().unwrap());
-        assert_eq!(load.admit_token().unwrap_err(), Overloaded);
+        let first = load.admit_token(true).await.unwrap();
+        let mut stranger = pin!(load.admit_token(true));
+        tokio::select! {
+            biased;
+            _ = &mut stranger => panic!("strangers have no more than half of the places"),
+            () = std::future::ready(()) => {}
+        }
+        let second = load.admit_token(false).await.unwrap();
+        assert_eq!(load.admit_token(false).await.unwrap_err(), Overloaded);
         assert!(load.admit(Class::Revoke).is_ok(), "they take no place of another");
         let turn = load.token_turn().await;
         let mut next = pin!(load.token_turn());
@@ -153,7 +170,7 @@ mod tests {
         drop(turn);
         assert!(next.await.is_some());
         drop(first);
-        assert!(load.admit_token().is_ok());
+        assert!(stranger.await.is_ok());
         drop(second);
     }
 }

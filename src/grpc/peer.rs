@@ -6,13 +6,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use brevet_core::digest::Thumbprint;
+use brevet_core::digest::{BearerDigest, Thumbprint};
 use brevet_core::proof::Caller;
 use brevet_core::time::Timestamp;
 use brevet_identity::tls::TrustSource;
 use brevet_identity::trust::CallerTrust;
 use brevet_identity::x509_svid::{self, X509SvidError};
 use rustls::pki_types::CertificateDer;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::rates::Allowance;
 use crate::net::Probation;
@@ -32,6 +33,10 @@ struct Inner {
     verified: ArcSwapOption<Verified>,
     proven: Mutex<BTreeSet<Thumbprint>>,
     allowance: OnceLock<Arc<Allowance>>,
+    /// By what the token is known, if there is one.
+    token: Option<BearerDigest>,
+    /// The turn to have a token looked at as long as the connection is on probation.
+    turn: Semaphore,
 }
 
 struct Verified {
@@ -61,15 +66,23 @@ impl Peer {
             verified: ArcSwapOption::empty(),
             proven: Mutex::new(BTreeSet::new()),
             allowance: OnceLock::new(),
+            token: None,
+            turn: Semaphore::const_new(1),
         }))
     }
 
     /// The other end of one request on this connection, whose token proved a caller by this trust. It is somebody as long
-    /// as the same is trusted.
+    /// as the same vouches for it.
     #[must_use]
-    pub(super) fn with_token(&self, trust: Arc<CallerTrust>, caller: Arc<Caller>) -> Self {
+    pub(super) fn with_token(
+        &self,
+        trust: Arc<CallerTrust>,
+        caller: Arc<Caller>,
+        token: BearerDigest,
+        now: Timestamp,
+    ) -> Self {
         if let Some(probation) = &self.0.probation {
-            probation.pass();
+            probation.pass(caller.valid_until().since(now));
         }
         Self(Arc::new(Inner {
             probation: None,
@@ -78,7 +91,28 @@ impl Peer {
             verified: ArcSwapOption::from_pointee(Verified { trust, caller: Ok(caller) }),
             proven: Mutex::new(BTreeSet::new()),
             allowance: OnceLock::new(),
+            token: Some(token),
+            turn: Semaphore::const_new(1),
         }))
+    }
+
+    /// Waits until it is this call's turn among those of a connection whose caller has never been known; of one whose
+    /// caller was, each call has its turn at once.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        match &self.0.probation {
+            Some(probation) if probation.goes_on() => self.0.turn.acquire().await.ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether a token has never proven a caller on this connection.
+    pub(super) fn is_on_probation(&self) -> bool {
+        self.0.probation.as_ref().is_some_and(Probation::goes_on)
+    }
+
+    /// By what the token is known that proved the caller, if one did.
+    pub(super) fn token(&self) -> Option<BearerDigest> {
+        self.0.token
     }
 
     /// Whether it came with a certificate.
@@ -98,7 +132,9 @@ impl Peer {
             Some(known) if Arc::ptr_eq(&known.trust, &trust) => known.caller.clone(),
             // The token is not kept, so that it cannot be judged again.
             Some(known) if self.0.certificates.is_empty() => known.caller.clone().and_then(|caller| {
-                if known.trust.digest() == trust.digest() { Ok(caller) } else { Err("trust_changed") }
+                let trust_domain = caller.spiffe_id().trust_domain();
+                let [before, now] = [&known.trust, &trust].map(|trust| trust.token_authority(&trust_domain));
+                if before == now && now.is_some() { Ok(caller) } else { Err("trust_changed") }
             }),
             _ => {
                 let chain: Vec<&[u8]> = self.0.certificates.iter().map(AsRef::as_ref).collect();

@@ -96,9 +96,13 @@ impl Door {
         let proven = self.fresh_proof(proof, &format!("/{SERVICE}/{method}"), None, now).map_err(refused)?;
         let key = proven.thumbprint;
         let known = peer.is_some_and(|peer| peer.proven().contains(&key));
+        if self.credentials.proofs.may_have_counted(&proven) {
+            return Err(before_start());
+        }
         let workload = caller.spiffe_id();
         let tenant = self.broker.table.in_force().registry().tenant_of(workload).cloned();
-        let owner = ProofOwner::Workload(workload.clone());
+        let token = peer.and_then(Peer::token);
+        let owner = token.map_or_else(|| ProofOwner::Workload(workload.clone()), ProofOwner::Token);
         match self.credentials.proofs.count_once(tenant, owner, proven, now) {
             Ok(()) => {}
             // A retry over the connection that has proven the key is no replay.
@@ -125,9 +129,17 @@ impl Door {
     ) -> Result<DpopProof, &'static str> {
         let url = format!("{}{path}", self.url);
         let target = dpop::Target { method: "POST", url: &url, access_token, nonce: None };
-        let proven = dpop::verify(proof, &target, now, dpop::Limits::default()).map_err(DpopError::reason)?;
-        if proven.issued_at <= self.credentials.proofs.after { Err("dpop_iat") } else { Ok(proven) }
+        dpop::verify(proof, &target, now, dpop::Limits::default()).map_err(DpopError::reason)
     }
+}
+
+/// A proof that is good and may have counted before the daemon's start, which has forgotten it.
+pub(super) fn before_start() -> Refusal {
+    Refusal::new(
+        Kind::Unavailable,
+        "proof_before_start",
+        "the proof may have been accepted before the broker's start; make another",
+    )
 }
 
 /// DPoP proofs that were accepted and could still pass, so that none is taken twice.
@@ -143,9 +155,9 @@ pub struct ProofMemory {
 /// what is that token's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ProofOwner {
-    /// Those of a workload with a certificate.
+    /// Those of a workload that its certificate proved.
     Workload(SpiffeId),
-    /// Those beside one token.
+    /// Those of whoever showed one token, beside it and in requests.
     Token(BearerDigest),
 }
 
@@ -175,6 +187,11 @@ impl ProofMemory {
     pub fn new(now: Timestamp, is_first_start: bool, limits: RememberedLimits) -> Self {
         let after = if is_first_start { now } else { now.after(dpop::Limits::default().skew_max) };
         Self { after, seen: Mutex::new(Remembered::new(limits)) }
+    }
+
+    /// Whether a proof may have been accepted before the start.
+    pub(super) fn may_have_counted(&self, proof: &DpopProof) -> bool {
+        proof.issued_at <= self.after
     }
 
     /// Counts a proof, once for as long as it could pass.

@@ -17,11 +17,12 @@ use brevet_identity::bearer::BearerError;
 use brevet_identity::caller_token::{self, CallerToken};
 use brevet_identity::dpop::DpopProof;
 use brevet_identity::trust::CallerTrust;
+use brevet_journal::AppendError;
 use tracing::warn;
 
 use super::door::Door;
 use super::peer::Peer;
-use super::possession::ProofOwner;
+use super::possession::{ProofOwner, before_start};
 use crate::broker::{Kind, Refusal};
 use crate::token_bindings::BindError;
 
@@ -75,6 +76,13 @@ impl Shown {
     }
 }
 
+impl Shown {
+    /// The other end of the connection.
+    pub(super) const fn connection(&self) -> &Peer {
+        &self.connection
+    }
+}
+
 impl Claimed {
     /// The workload that the token names.
     pub(super) const fn workload(&self) -> &SpiffeId {
@@ -96,7 +104,7 @@ impl Door {
         // 2. The key, proven for this token and this method.
         let proof = self.fresh_proof(&dpop, &path, Some(&token), at)?;
         if let Some(confirmation) = verified.bearer.confirmation {
-            confirmation.require(proof.thumbprint).map_err(BearerError::reason)?;
+            confirmation.require(proof.thumbprint, None).map_err(BearerError::reason)?;
         }
         // 3. Whether the workload is somebody here. An issuer may name any subject.
         let registry = in_force.registry();
@@ -105,6 +113,18 @@ impl Door {
         let tenant = tenant.cloned().ok_or("not_registered")?;
         drop(in_force);
         Ok(Claimed { connection, trust, tenant, token: verified, proof, at })
+    }
+
+    /// Whether a token could let the key in, before anything of the workload's is spent for it.
+    ///
+    /// # Errors
+    /// [`Refusal`] whose record is the workload's and its tenant's.
+    pub(super) fn foresee(&self, claimed: &Claimed) -> Result<(), Refusal> {
+        let Claimed { token, proof, at, .. } = claimed;
+        if self.credentials.bindings.is_of_another(&token.digest, proof.thumbprint, *at) {
+            return Err(unbound(BindError::Other));
+        }
+        if self.credentials.proofs.may_have_counted(proof) { Err(before_start()) } else { Ok(()) }
     }
 
     /// Lets the first key in that a token is shown with, for one request.
@@ -127,10 +147,9 @@ impl Door {
         counted
             .map_err(|not| Refusal::new(Kind::Unauthenticated, not.reason(), "the proof does not count"))?;
         // 3. It is on record before anyone is let in.
-        let durable = broker.table.journal().durable(revision).await;
-        durable.map_err(|_| Refusal::unavailable("journal_sealed"))?;
+        broker.table.journal().durable(revision).await.map_err(|_| AppendError::Sealed)?;
         let caller = Arc::new(Caller::verified_bearer(spiffe_id, at, until, key));
-        Ok((connection.with_token(trust, Arc::clone(&caller)), caller))
+        Ok((connection.with_token(trust, Arc::clone(&caller), digest, at), caller))
     }
 
     /// Raises the alarm: one of two has a copy. Each is counted, and told in the log as often as it is recorded.
@@ -153,7 +172,7 @@ fn unbound(problem: BindError) -> Refusal {
         BindError::Full(_) => {
             Refusal::new(Kind::Exhausted, "bearers_bound_max", "too many tokens were shown")
         }
-        BindError::Journal(_) => Refusal::unavailable("journal_unavailable"),
+        BindError::Journal(problem) => problem.into(),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use tonic::{Code, Status};
 
@@ -22,6 +22,9 @@ pub(super) struct Unread {
 impl Unread {
     /// What a known caller is told.
     pub(super) fn status(&self) -> Status {
+        if self.code == Code::Unauthenticated {
+            return status::unauthenticated();
+        }
         status::status(self.code, &self.reason.to_uppercase(), self.text)
     }
 }
@@ -32,6 +35,21 @@ pub(super) const TOO_LATE: Unread = Unread {
     code: Code::DeadlineExceeded,
     reason: "deadline_exceeded",
     text: "the call took too long",
+};
+
+/// Two proofs of who calls.
+pub(super) const AMBIGUOUS: Unread = Unread {
+    kind: Kind::Unauthenticated,
+    code: Code::Unauthenticated,
+    reason: "ambiguous_credentials",
+    text: "who calls is shown twice",
+};
+
+pub(super) const NO_SUCH_METHOD: Unread = Unread {
+    kind: Kind::Invalid,
+    code: Code::Unimplemented,
+    reason: "unimplemented",
+    text: "there is no such method",
 };
 
 pub(super) const TOO_LARGE: Unread = Unread {
@@ -70,6 +88,13 @@ pub(super) fn not_understood(request: &Request) -> Option<(StatusCode, Unread)> 
     None
 }
 
+/// Leaves of the header fields what is read when the message has come.
+pub(super) fn retain_what_is_read(headers: &mut HeaderMap) {
+    let mut kept = HeaderMap::with_capacity(1);
+    kept.extend(headers.remove(CONTENT_TYPE).map(|value| (CONTENT_TYPE, value)));
+    *headers = kept;
+}
+
 /// Whether a content type is that of gRPC with Protocol Buffers. gRPC-Web and JSON begin like it.
 fn is_grpc(content_type: &[u8]) -> bool {
     let form = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
@@ -88,9 +113,7 @@ pub(super) fn refused_unread(response: &Response) -> Option<Unread> {
         Code::Internal | Code::Unknown | Code::InvalidArgument => {
             unread(Kind::Invalid, Code::InvalidArgument, "message_malformed", "the message cannot be read")
         }
-        Code::Unimplemented => {
-            unread(Kind::Invalid, Code::Unimplemented, "unimplemented", "there is no such method")
-        }
+        Code::Unimplemented => Some(NO_SUCH_METHOD),
         _ => None,
     }
 }

@@ -205,14 +205,14 @@ async fn serve_connection(
 ) {
     let Accepted { stream, origin, place, drain } = accepted;
     let Some(tls) = tls else {
-        place.probation().pass();
+        place.probation().pass(Duration::MAX);
         return serve_http1(stream, routes, limits, drain).await;
     };
     let protocols = [None, Some(b"http/1.1".as_slice())];
     let started = handshake(stream, tls.load_full(), &protocols, &place, None);
     match within(limits.handshake_max, &place, started).await {
         Ok(stream) => {
-            place.probation().pass();
+            place.probation().pass(Duration::MAX);
             serve_http1(stream, routes, limits, drain).await;
         }
         Err(error) => refuse(counters, origin, &error),

@@ -1,19 +1,19 @@
 //! The caps on connections. A place is taken before a connection's first byte is read and given back when it closes.
 //!
 //! A handshake costs a stranger nothing, so its place is not the stranger's to keep: when the handshakes are full, one
-//! of them makes way for the newcomer, and whoever holds the most loses first. One that has not even sent its
-//! ClientHello goes before any other. Of those that have, none goes for a newcomer from a network that holds as many
-//! itself, so that clients of one network that all come back at once do not undo each other's handshakes.
+//! of them makes way for the newcomer. Those that are idle go first, of whoever has the most of them: they have not sent
+//! their ClientHello, or not come further for a while. Of the others none goes for a newcomer from a network that holds as
+//! many itself, so that clients of one network that all come back at once do not undo each other's handshakes.
 //!
 //! Where callers may show a token instead of a certificate, a complete handshake says nothing of who is there. So a
-//! connection counts among the handshakes until its caller is known: it is on probation, and makes way before those whose
-//! handshake goes on, for the first thing that a caller does is to call.
+//! connection counts among the handshakes until its caller is known: it is on probation.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,12 +23,18 @@ use tokio::time::sleep;
 
 use super::accept::AcceptLimits;
 use super::{ConnectionId, Counters, Origin, Refusal, network_of, peer_of};
+use crate::clock::since_boot;
+
+/// How long a handshake that makes progress takes from one stage to the next, at most.
+const STAGE_MAX: Duration = Duration::from_secs(1);
 
 /// Who has how many connections on one listener.
 #[derive(Debug)]
 pub(super) struct Admission {
     limits: AcceptLimits,
     counters: Arc<Counters>,
+    /// The time since boot.
+    clock: fn() -> Duration,
     book: Mutex<Book>,
 }
 
@@ -49,20 +55,27 @@ struct Book {
 struct Handshake {
     whence: Whence,
     stage: Stage,
+    /// The time since boot at which it came so far.
+    since: Duration,
     /// Told when it is to make way.
     make_way: Arc<Notify>,
 }
 
 /// How far it has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
 enum Stage {
     /// Its ClientHello has not come.
     Silent,
     /// It has.
     Begun,
     /// The handshake is complete.
-    Unknown,
+    Complete,
+}
+
+impl Handshake {
+    fn is_idle(&self, now: Duration) -> bool {
+        self.stage == Stage::Silent || now.saturating_sub(self.since) > STAGE_MAX
+    }
 }
 
 /// Where a connection comes from. The local socket is one peer and one network.
@@ -76,26 +89,8 @@ struct Whence {
 #[derive(Debug, Default)]
 struct Share {
     connections: usize,
-    /// Of those, the ones whose caller is not known, by their stage.
-    unknown: [usize; 3],
-}
-
-impl Share {
-    fn at(&self, stage: Stage) -> usize {
-        self.unknown.get(stage as usize).copied().unwrap_or(0)
-    }
-
-    fn enter(&mut self, stage: Stage) {
-        if let Some(count) = self.unknown.get_mut(stage as usize) {
-            *count = count.saturating_add(1);
-        }
-    }
-
-    fn leave(&mut self, stage: Stage) {
-        if let Some(count) = self.unknown.get_mut(stage as usize) {
-            *count = count.saturating_sub(1);
-        }
-    }
+    /// Of those, the ones whose caller is not known.
+    unknown: usize,
 }
 
 /// A connection's place. Dropping it gives the place back.
@@ -111,30 +106,47 @@ pub(crate) struct Place {
 pub struct Probation {
     admission: Arc<Admission>,
     id: ConnectionId,
-    is_over: Arc<AtomicBool>,
+    /// The time since boot until which the caller is known, in milliseconds; zero if it never was.
+    known_until: Arc<AtomicU64>,
 }
 
 impl Probation {
-    /// The caller is known: the place is the connection's own from now on.
-    pub fn pass(&self) {
-        if !self.is_over.swap(true, Ordering::Relaxed) {
+    /// The caller is known for this long: the place is the connection's own from now on, and as long as that lasts.
+    pub fn pass(&self, time: Duration) {
+        let until = millis((self.admission.clock)().saturating_add(time));
+        if self.known_until.fetch_max(until, Ordering::Relaxed) == 0 {
             self.admission.book().end_handshake(self.id.0);
         }
     }
+
+    /// Whether the caller has never been known.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.known_until.load(Ordering::Relaxed) == 0
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 impl Admission {
     pub(super) fn new(limits: AcceptLimits, counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { limits, counters, book: Mutex::default() })
+        Self::by(since_boot, limits, counters)
+    }
+
+    pub(super) fn by(clock: fn() -> Duration, limits: AcceptLimits, counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self { limits, counters, clock, book: Mutex::default() })
     }
 
     /// Takes a place for a connection that begins its handshake. It costs at most a look at each handshake.
     pub(super) fn admit(self: &Arc<Self>, origin: Origin) -> Result<Place, Refusal> {
         let peer = peer_of(origin);
         let whence = Whence { peer, network: network_of(peer) };
+        let since = (self.clock)();
         let mut book = self.book();
         book.has_room(&self.limits, whence)?;
-        if let Some(last) = book.who_makes_way(&self.limits, whence)? {
+        if let Some(last) = book.who_makes_way(&self.limits, whence, since)? {
             if sabotage::on("silence_keeps_its_place") {
                 return Err(Refusal::HandshakesFull);
             }
@@ -146,14 +158,14 @@ impl Admission {
         book.connections += 1;
         book.share(whence, |share| {
             share.connections += 1;
-            share.enter(Stage::Silent);
+            share.unknown += 1;
         });
         let (id, make_way) = (book.last_id, Arc::new(Notify::new()));
-        let handshake = Handshake { whence, stage: Stage::Silent, make_way: Arc::clone(&make_way) };
+        let handshake = Handshake { whence, stage: Stage::Silent, since, make_way: Arc::clone(&make_way) };
         book.handshakes.insert(id, handshake);
         self.counters.opened();
         let (admission, id) = (Arc::clone(self), ConnectionId(id));
-        let probation = Probation { admission, id, is_over: Arc::default() };
+        let probation = Probation { admission, id, known_until: Arc::default() };
         Ok(Place { whence, probation, make_way })
     }
 
@@ -176,53 +188,51 @@ impl Book {
     }
 
     /// Which handshake makes way for a newcomer, if one has to.
-    fn who_makes_way(&self, limits: &AcceptLimits, whence: Whence) -> Result<Option<u64>, Refusal> {
-        let of_peer = self.peers.get(&whence.peer);
-        if of_peer.map_or(0, |share| share.unknown.iter().sum()) >= limits.handshakes_per_peer_max {
-            let own = |handshake: &Handshake| usize::from(handshake.whence.peer == whence.peer);
-            let oldest = |stage| self.longest(stage, own).map(|(id, _)| id);
-            let last = oldest(Stage::Silent).or_else(|| oldest(Stage::Unknown));
-            return last.map(Some).ok_or(Refusal::PeerFull);
+    fn who_makes_way(
+        &self,
+        limits: &AcceptLimits,
+        whence: Whence,
+        now: Duration,
+    ) -> Result<Option<u64>, Refusal> {
+        let idle = || self.handshakes.iter().filter(|(_, handshake)| handshake.is_idle(now));
+        if self.peers.get(&whence.peer).map_or(0, |share| share.unknown) >= limits.handshakes_per_peer_max {
+            let mut own = idle().filter(|(_, handshake)| handshake.whence.peer == whence.peer);
+            return own.next().map(|(id, _)| Some(*id)).ok_or(Refusal::PeerFull);
         }
         if self.handshakes.len() < limits.handshakes_max {
             return Ok(None);
         }
-        let most = |stage| {
-            let held = |handshake: &Handshake| {
-                self.networks.get(&handshake.whence.network).map_or(0, |share| share.at(stage))
-            };
-            self.longest(stage, held)
-        };
-        let own = self.networks.get(&whence.network).map_or(0, |share| share.at(Stage::Begun));
-        let last = most(Stage::Silent)
-            .or_else(|| most(Stage::Unknown))
-            .or_else(|| most(Stage::Begun).filter(|(_, held)| *held > own));
-        last.map(|(id, _)| Some(id)).ok_or(Refusal::HandshakesFull)
-    }
-
-    /// The oldest at a stage of whoever holds the most, and how much that is.
-    fn longest(&self, stage: Stage, held: impl Fn(&Handshake) -> usize) -> Option<(u64, usize)> {
-        let at_stage = self.handshakes.iter().filter(|(_, handshake)| handshake.stage == stage);
-        at_stage
-            .map(|(id, handshake)| (*id, held(handshake)))
-            .filter(|(_, held)| *held > 0)
-            .fold(None, |longest, it| longest.filter(|(_, held)| *held >= it.1).or(Some(it)))
+        // 1. The oldest idle one of the network that has the most of them.
+        let mut by_network = BTreeMap::new();
+        for (id, handshake) in idle() {
+            by_network.entry(handshake.whence.network).or_insert((0, Reverse(*id))).0 += 1;
+        }
+        if let Some((_, Reverse(id))) = by_network.into_values().max() {
+            return Ok(Some(id));
+        }
+        // 2. Of the network that holds the most, if the newcomer's holds fewer, one whose handshake is complete before one
+        // that goes on: the first thing that a caller does is to call.
+        let held = |network: &Option<IpAddr>| self.networks.get(network).map_or(0, |share| share.unknown);
+        let networks = self.handshakes.values().map(|handshake| handshake.whence.network);
+        let crowd =
+            networks.max_by_key(|network| held(network)).filter(|crowd| held(crowd) > held(&whence.network));
+        let crowd = crowd.ok_or(Refusal::HandshakesFull)?;
+        let of_crowd = || self.handshakes.iter().filter(|(_, handshake)| handshake.whence.network == crowd);
+        let complete = of_crowd().find(|(_, handshake)| handshake.stage == Stage::Complete);
+        complete.or_else(|| of_crowd().next()).map(|(id, _)| Some(*id)).ok_or(Refusal::HandshakesFull)
     }
 
     /// A handshake has come further.
-    fn advance(&mut self, id: u64, stage: Stage) {
-        let Some(handshake) = self.handshakes.get_mut(&id) else { return };
-        let (before, whence) = (std::mem::replace(&mut handshake.stage, stage), handshake.whence);
-        self.share(whence, |share| {
-            share.leave(before);
-            share.enter(stage);
-        });
+    fn advance(&mut self, id: u64, stage: Stage, now: Duration) {
+        if let Some(handshake) = self.handshakes.get_mut(&id) {
+            (handshake.stage, handshake.since) = (stage, now);
+        }
     }
 
     /// A handshake is complete, over, or has to make way: its place is free at once.
     fn end_handshake(&mut self, id: u64) -> Option<Handshake> {
         let ended = self.handshakes.remove(&id)?;
-        self.share(ended.whence, |share| share.leave(ended.stage));
+        self.share(ended.whence, |share| share.unknown = share.unknown.saturating_sub(1));
         Some(ended)
     }
 
@@ -257,12 +267,17 @@ impl Place {
 
     /// The client has sent its ClientHello.
     pub(crate) fn begun(&self) {
-        self.probation.admission.book().advance(self.id().0, Stage::Begun);
+        self.advance(Stage::Begun);
     }
 
     /// The handshake is complete.
     pub(crate) fn complete(&self) {
-        self.probation.admission.book().advance(self.id().0, Stage::Unknown);
+        self.advance(Stage::Complete);
+    }
+
+    fn advance(&self, stage: Stage) {
+        let Probation { admission, id, .. } = &self.probation;
+        admission.book().advance(id.0, stage, (admission.clock)());
     }
 
     /// Completes when the connection has to make way for another.
@@ -271,13 +286,19 @@ impl Place {
         async move { make_way.notified().await }
     }
 
-    /// Completes if the caller is not known by then.
-    pub(crate) fn unknown_after(&self, time: Duration) -> impl Future<Output = ()> + Send + use<> {
-        let is_over = Arc::clone(&self.probation.is_over);
+    /// Completes when the caller has not been known for so long.
+    pub(crate) fn unknown_for(&self, time: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let (clock, known_until) = (self.probation.admission.clock, Arc::clone(&self.probation.known_until));
+        let begun = clock();
         async move {
-            sleep(time).await;
-            if is_over.load(Ordering::Relaxed) || sabotage::on("nobody_is_unknown") {
-                std::future::pending().await
+            loop {
+                let known = Duration::from_millis(known_until.load(Ordering::Relaxed));
+                let end = begun.max(known).saturating_add(time);
+                let left = end.saturating_sub(clock());
+                if left.is_zero() && !sabotage::on("nobody_is_unknown") {
+                    return;
+                }
+                sleep(left.max(Duration::from_millis(1))).await;
             }
         }
     }
@@ -285,7 +306,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.probation.pass();
+        self.probation.pass(Duration::ZERO);
         let mut book = self.probation.admission.book();
         book.connections -= 1;
         book.share(self.whence, |share| share.connections = share.connections.saturating_sub(1));

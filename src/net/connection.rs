@@ -135,7 +135,7 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     tokio::select! {
         () = serving.http2(stream, admitted.extension) => {}
         () = place.makes_way() => refuse(counters, origin, &HandshakeError::MadeWay),
-        () = place.unknown_after(limits.probation_max) => refuse(counters, origin, &HandshakeError::Unknown),
+        () = place.unknown_for(limits.probation_max) => refuse(counters, origin, &HandshakeError::Unknown),
     }
 }
 
@@ -160,7 +160,7 @@ pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
         Ok(peer) => peer,
         Err(error) => return refuse(counters, origin, &error),
     };
-    place.probation().pass();
+    place.probation().pass(Duration::MAX);
     let extension = admit(LocalPeer { uid: peer.uid(), pid: peer.pid(), connection: place.id() });
     let age = spread(limits.connection_age_max, place.id());
     Serving { routes, limits, counters, origin, age, drain }.http2(stream, extension).await;

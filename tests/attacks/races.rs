@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::shown::{P256_ORDER, nobody_follows, showing};
-use crate::tokens::{AGENT, CREATE, Tokens, send, sign};
+use crate::tokens::{AGENT, CREATE, Tokens, send, sign, told};
 use crate::world::{Client, eventually, next_second, now, replace};
 
 /// Calls at once, each with another key.
@@ -209,8 +209,13 @@ async fn a_proof_by_a_fast_clock_counts_once_across_a_crash() {
     });
     tokens.world.daemon.kill();
     tokens.world.daemon.restart();
-    let client = tokens.client(None, "", &tokens.holder).await;
-    send(&client, showing(&token, &proof), "dpop_iat").await;
+    let client = tokens.client(Some(AGENT), "", &tokens.holder).await;
+    let refused = told(&client, showing(&token, &proof)).await;
+    client.answer::<()>("CreateTask", None, Err(refused)).refused_for(
+        Code::Unavailable,
+        "PROOF_BEFORE_START",
+        "proof_before_start",
+    );
     drop(client);
     tokens.world.finish();
 }

@@ -15,6 +15,7 @@ use crate::{BINARY, READ, World, brevet, mode};
 
 const AGENT_A: &str = "spiffe://workloads.dev.example/agent/a";
 const AGENT_B: &str = "spiffe://workloads.dev.example/agent/b";
+const AGENT_C: &str = "spiffe://functions.dev.example/agent/c";
 
 /// A key of its own for an instance of an agent: the file and the thumbprint.
 fn holder_key(world: &World, name: &str) -> (String, String) {
@@ -29,6 +30,33 @@ fn holder_key(world: &World, name: &str) -> (String, String) {
 fn next_second() {
     let clock = Clock::system(Timestamp::EPOCH, Duration::ZERO).unwrap();
     std::thread::sleep(Duration::from_millis(1_000 - clock.now().issue.millis() % 1_000));
+}
+
+#[test]
+fn an_agent_without_a_certificate_is_somebody_by_the_token_that_it_was_given() {
+    let world = World::start();
+    next_second();
+    let list = || world.call("agent-c", &["task", "list", "-o", "json"]);
+    list().refused(4, "the token cannot be shown");
+    world.call("agent-a", &["dev-token"]).refused(1, "no identity named agent-a");
+    assert_eq!(world.call("agent-c", &["dev-token"]).done(), "");
+    assert_eq!(mode(&world.path("agent-c.token")), 0o600);
+    list().done();
+
+    let (claim, health) = (world.text("c.claim"), "https://status.dev.example health read");
+    let create = ["task", "create", "--agent", AGENT_C, "--type", "summarise", "--purpose", "tests"];
+    let within = ["--sensitivity-max", "low", "--permit", health, "--claim-file", &claim, "-o", "name"];
+    let task = world.call("orchestrator", &[create, within].concat()).done();
+    let issue =
+        ["credential", "issue", task.trim(), "--claim-file", &claim, "--permit", health, "-o", "json"];
+    let issued = world.call("agent-c", &issue).json();
+    assert_eq!(issued["audience"], "https://status.dev.example");
+    // Another token of its own is as good, with the same key.
+    world.call("agent-c", &["dev-token"]).done();
+    list().done();
+    // With another key the token is worth nothing.
+    fs::copy(world.path("agent-b.key"), world.path("agent-c.key")).unwrap();
+    list().refused(4, "UNAUTHENTICATED");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use prost::Message;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
 use serde_json::{Value, json};
 
-use super::fuzz::{LEASE, METHODS, PEERS, TASK};
+use super::fuzz::{LEASE, METHODS, PEERS, TASK, WITH_HEADERS};
 
 /// What a target begins with.
 pub(crate) struct Seed {
@@ -349,11 +349,47 @@ fn requests() -> Vec<Seed> {
     let place =
         |all: &[&str], name: &str| u8::try_from(all.iter().position(|it| *it == name).unwrap()).unwrap();
     let methods = METHODS.map(|(_, method)| method);
-    messages
+    let head = |method: &str, peer: &str| [place(&methods, method), place(&PEERS, peer)];
+    let mut seeds: Vec<Seed> = messages
         .into_iter()
         .map(|(name, method, peer, message)| {
-            let head = [place(&methods, method), place(&PEERS, peer)];
-            seed(name, [head.as_slice(), &message].concat(), true)
+            seed(name, [head(method, peer).as_slice(), &message].concat(), true)
         })
-        .collect()
+        .collect();
+    let tasks = v1::ListTasksRequest::default().encode_to_vec();
+    for (name, peer, headers) in headers() {
+        let [method, peer] = head("ListTasks", peer);
+        let bytes = [&[method, peer | WITH_HEADERS], headers.concat().as_slice(), &tasks].concat();
+        seeds.push(seed(&format!("headers-{name}"), bytes, true));
+    }
+    seeds
+}
+
+/// What a caller may say in headers: its token, a proof of its key, and how long it waits.
+fn headers() -> Vec<(&'static str, &'static str, [Vec<u8>; 3])> {
+    let (absent, good, twice) = (|| b"-".to_vec(), || b"g".to_vec(), || b"t".to_vec());
+    let content = |kind: &[u8], text: &str| {
+        [kind, &u16::try_from(text.len()).unwrap().to_be_bytes(), text.as_bytes()].concat()
+    };
+    let (signed, raw, binary) = (
+        |text: &str| content(b"s", text),
+        |text: &str| content(b"r", text),
+        |text: &str| content(b"b", text),
+    );
+    let claims = r#"{"sub":"spiffe://functions.dev.example/agent/c","aud":"http://127.0.0.1:0","iat":1800000000,"exp":1800000300}"#;
+    let proof = r#"{"jti":"1","htm":"POST","htu":"https://broker.example/brevet.v1.TaskService/ListTasks","iat":1800000001}"#;
+    vec![
+        ("good", "agent-c", [good(), good(), good()]),
+        ("signed", "agent-c", [signed(claims), good(), absent()]),
+        ("proof", "agent-c", [good(), signed(proof), absent()]),
+        ("token-alone", "agent-c", [good(), absent(), absent()]),
+        ("none", "agent-c", [absent(), absent(), absent()]),
+        ("twice", "agent-c", [twice(), good(), absent()]),
+        ("raw", "agent-c", [raw("Bearer a.b.c"), raw("a.b.c"), raw("1S")]),
+        ("binary", "agent-c", [binary("Bearer a.b.c"), good(), absent()]),
+        ("beside", "orchestrator", [good(), good(), absent()]),
+        ("no-time", "orchestrator", [absent(), absent(), raw("0n")]),
+        ("malformed-time", "orchestrator", [absent(), absent(), raw("1 S")]),
+        ("times", "orchestrator", [absent(), absent(), twice()]),
+    ]
 }

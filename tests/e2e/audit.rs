@@ -228,7 +228,7 @@ async fn t7_an_auditor_sees_its_tenants_records_and_those_of_none() {
         let trust = toml::toml! { trust_domain = "partner.example" bundle = "partner.pem" };
         config["trust"].as_array_mut().unwrap().push(trust.into());
         let tenants = vec![
-            toml::toml! { name = "default" trust_domains = ["workloads.dev.example"] },
+            toml::toml! { name = "default" trust_domains = ["workloads.dev.example", "functions.dev.example"] },
             toml::toml! { name = "partner" trust_domains = ["partner.example"] },
         ];
         config.insert("tenants".to_owned(), tenants.into());

@@ -141,6 +141,7 @@ async fn l8_a_proof_of_the_holder_key_counts_once_for_this_method_and_now() {
     next_second().await;
     world.daemon.kill();
     world.daemon.restart();
-    refused_proof(world.client(AGENT).await.issue(with("good", good)).await, "dpop_iat");
+    let answer = world.client(AGENT).await.issue(with("good", good)).await;
+    answer.refused(Code::Unavailable, "proof_before_start");
     world.finish();
 }

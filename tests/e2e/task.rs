@@ -161,7 +161,7 @@ async fn unknown_and_foreign_tasks_are_the_same_to_the_byte() {
         let tables: toml::Table = r#"
             [[tenants]]
             name = "default"
-            trust_domains = ["workloads.dev.example"]
+            trust_domains = ["workloads.dev.example", "functions.dev.example"]
             [[tenants]]
             name = "other"
             trust_domains = ["foreign.example"]

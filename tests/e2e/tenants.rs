@@ -119,7 +119,7 @@ fn shared() -> (World, TestCa) {
                 roles = ["stopper", "auditor"]
             },
         );
-        let house = toml::toml! { name = "default" trust_domains = ["workloads.dev.example"] };
+        let house = toml::toml! { name = "default" trust_domains = ["workloads.dev.example", "functions.dev.example"] };
         let guest = toml::toml! { name = "guest" trust_domains = ["other.example"] };
         config.insert("tenants".to_owned(), toml::Value::Array(vec![house.into(), guest.into()]));
     });

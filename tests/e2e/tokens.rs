@@ -148,14 +148,19 @@ pub(crate) fn sign(key: &Key, header: &str, claims: &Value) -> String {
     format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// Sends headers as they are to CreateTask and says what the journal is to hold.
-pub(crate) async fn send(client: &Client, headers: HeaderMap, reason: &str) {
+/// What is answered to headers that are sent as they are to CreateTask.
+pub(crate) async fn told(client: &Client, headers: HeaderMap) -> tonic::Status {
     let mut request =
         http::Request::post(CREATE).header("content-type", "application/grpc").header("te", "trailers");
     request.headers_mut().unwrap().extend(headers);
     let body = tonic::body::Body::new(axum::body::Body::from(vec![0; 5]));
     let response = client.broker.channel().oneshot(request.body(body).unwrap()).await.unwrap();
-    let status = tonic::Status::from_header_map(response.headers()).unwrap();
+    tonic::Status::from_header_map(response.headers()).unwrap()
+}
+
+/// Sends headers as they are to CreateTask and says what the journal is to hold.
+pub(crate) async fn send(client: &Client, headers: HeaderMap, reason: &str) {
+    let status = told(client, headers).await;
     // Whatever is wrong, it is told in the same words, between the same two headers.
     assert_eq!((status.message(), status.metadata().len()), ("the caller is not known", 2), "{status:?}");
     client.answer::<()>("CreateTask", None, Err(status)).refused_for(

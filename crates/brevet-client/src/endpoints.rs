@@ -9,10 +9,12 @@ use std::{fs, io};
 use brevet_core::spiffe_id::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::connect::{
     Broker, ConnectError, Identity, IdentityError, ServerTrust, Settings, connect, connect_local,
 };
+use crate::dpop::{HolderKey, HolderKeyError};
 
 /// The file's name in the directory.
 pub const ENDPOINTS_FILE: &str = "endpoints.json";
@@ -44,6 +46,9 @@ pub enum EndpointsError {
     /// The identity's files are not usable.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The identity's key cannot be proven with a token.
+    #[error(transparent)]
+    HolderKey(#[from] HolderKeyError),
     /// There is no connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -68,6 +73,9 @@ pub struct Endpoints {
     pub server_spiffe_id: SpiffeId,
     /// The identities, by name.
     pub identities: BTreeMap<String, IdentityFiles>,
+    /// Those without a certificate, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bearers: BTreeMap<String, BearerFiles>,
 }
 
 /// The files of one identity. In the file a path may be relative to the file's directory.
@@ -83,6 +91,20 @@ pub struct IdentityFiles {
     pub spiffe_id: SpiffeId,
 }
 
+/// The files of one identity that shows a token in the place of a certificate. In the file a path may be relative to the
+/// file's directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BearerFiles {
+    /// The token, where whoever issues it puts it anew. It is read for each call.
+    pub token: PathBuf,
+    /// The private key that is proven with it, PEM.
+    pub key: PathBuf,
+    /// The certificate authorities of the broker's trust domain, PEM.
+    pub bundle: PathBuf,
+    /// The SPIFFE ID that the token is for.
+    pub spiffe_id: SpiffeId,
+}
+
 impl Endpoints {
     /// Reads the file in `directory`. All paths are then relative to the directory's own base.
     ///
@@ -95,6 +117,8 @@ impl Endpoints {
             serde_json::from_slice(&text).map_err(|source| EndpointsError::Content { path, source })?;
         let identities = endpoints.identities.values_mut();
         let files = identities.flat_map(|it| [&mut it.cert, &mut it.key, &mut it.bundle]);
+        let bearers = endpoints.bearers.values_mut();
+        let files = files.chain(bearers.flat_map(|it| [&mut it.token, &mut it.key, &mut it.bundle]));
         for file in files.chain(&mut endpoints.root_socket) {
             *file = directory.join(&file);
         }
@@ -123,18 +147,45 @@ impl Endpoints {
         self.identities.get(name).ok_or_else(|| EndpointsError::UnknownIdentity(name.to_owned()))
     }
 
-    /// Connects as one of the identities, or as `root` over the local root socket, with the default settings.
+    /// The files of an identity without a certificate.
     ///
     /// # Errors
-    /// [`EndpointsError::UnknownIdentity`], [`EndpointsError::Identity`] and [`EndpointsError::Connect`].
+    /// [`EndpointsError::UnknownIdentity`].
+    pub fn bearer(&self, name: &str) -> Result<&BearerFiles, EndpointsError> {
+        self.bearers.get(name).ok_or_else(|| EndpointsError::UnknownIdentity(name.to_owned()))
+    }
+
+    /// Connects as one of the identities, with a certificate or without, or as `root` over the local root socket, with the
+    /// default settings.
+    ///
+    /// # Errors
+    /// [`EndpointsError::UnknownIdentity`], [`EndpointsError::Identity`], [`EndpointsError::HolderKey`] and
+    /// [`EndpointsError::Connect`].
     pub async fn connect(&self, name: &str) -> Result<Broker, EndpointsError> {
         if let (ROOT, false, Some(path)) = (name, self.identities.contains_key(ROOT), &self.root_socket) {
             return Ok(connect_local(path, &Settings::default()).await?);
         }
-        let files = self.identity(name)?;
-        let identity = Identity::load(&files.cert, &files.key)?;
-        let trust = ServerTrust::load(&files.bundle, self.server_spiffe_id.clone())?;
+        let (identity, bundle) = match (self.identities.get(name), self.bearers.get(name)) {
+            (None, Some(files)) => (files.with_token(&files.token)?, &files.bundle),
+            _ => {
+                let files = self.identity(name)?;
+                (Identity::load(&files.cert, &files.key)?, &files.bundle)
+            }
+        };
+        let trust = ServerTrust::load(bundle, self.server_spiffe_id.clone())?;
         Ok(connect(&self.grpc, &identity, &trust, &Settings::default()).await?)
+    }
+}
+
+impl BearerFiles {
+    /// Shows the token in a file with this identity's key.
+    ///
+    /// # Errors
+    /// [`EndpointsError::Io`] and [`EndpointsError::HolderKey`].
+    pub fn with_token(&self, token: &Path) -> Result<Identity, EndpointsError> {
+        let pem = fs::read(&self.key).map(Zeroizing::new);
+        let pem = pem.map_err(|source| EndpointsError::Io { path: self.key.clone(), source })?;
+        Ok(Identity::token(token, HolderKey::from_pem(&pem)?))
     }
 }
 
@@ -147,6 +198,10 @@ mod tests {
       "identities": {
         "agent-a": {"cert": "agent-a/cert.pem", "key": "/run/keys/agent-a.pem", "bundle": "bundle.pem",
                     "spiffe_id": "spiffe://dev.example/agent-a"}
+      },
+      "bearers": {
+        "agent-c": {"token": "agent-c.token", "key": "agent-c.key", "bundle": "bundle.pem",
+                    "spiffe_id": "spiffe://functions.example/agent-c"}
       }
     }"#;
 
@@ -159,6 +214,10 @@ mod tests {
         assert_eq!(agent.cert, directory.path().join("agent-a/cert.pem"));
         assert_eq!(agent.key, Path::new("/run/keys/agent-a.pem"));
         assert!(matches!(endpoints.identity("agent-b"), Err(EndpointsError::UnknownIdentity(_))));
+        let bearer = endpoints.bearer("agent-c").unwrap();
+        assert_eq!(bearer.token, directory.path().join("agent-c.token"));
+        assert_eq!(bearer.key, directory.path().join("agent-c.key"));
+        assert!(matches!(endpoints.bearer("agent-a"), Err(EndpointsError::UnknownIdentity(_))));
     }
 
     #[test]

@@ -132,13 +132,18 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    /// Requires that who shows the token has proven the key. Nobody who shows a token has made the connection with a
-    /// certificate, so that a token that is bound to one as well is nobody's.
+    /// Requires that who shows the token has proven the key, and made the connection with the certificate, if one is
+    /// named.
     ///
     /// # Errors
     /// [`BearerError::Holder`] if it is another's.
-    pub fn require(&self, key: Thumbprint) -> Result<(), BearerError> {
-        if self.jkt == key && self.certificate.is_none() { Ok(()) } else { Err(BearerError::Holder) }
+    pub fn require(
+        &self,
+        key: Thumbprint,
+        certificate: Option<CertificateDigest>,
+    ) -> Result<(), BearerError> {
+        let certificate_holds = self.certificate.is_none_or(|bound| certificate == Some(bound));
+        if self.jkt == key && certificate_holds { Ok(()) } else { Err(BearerError::Holder) }
     }
 }
 

@@ -19,7 +19,8 @@ use crate::key::sha256;
 /// The longest `jti` in bytes.
 pub const JTI_BYTES_MAX: usize = 128;
 
-const PROFILE: HeaderProfile =
+/// The headers of a proof (RFC 9449 §4.2).
+pub const PROFILE: HeaderProfile =
     HeaderProfile { token_type: TokenType::Exactly("dpop+jwt"), key: KeyReference::Embedded, unread: &[] };
 
 /// Why a proof is refused.

@@ -16,7 +16,8 @@ use crate::jws::{HeaderProfile, Jws, KeyReference, TokenType};
 /// The JWT authorities of each trust domain (SPIFFE Federation §4.2: never merged).
 pub type JwtBundles = BTreeMap<TrustDomain, JwkSet>;
 
-const PROFILE: HeaderProfile =
+/// The headers of a JWT-SVID (JWT-SVID §2). By the letter of the standard it needs no `kid`; see [`Rules::Specification`].
+pub const PROFILE: HeaderProfile =
     HeaderProfile { token_type: TokenType::AbsentOr(&["JWT", "JOSE"]), key: KeyReference::Kid, unread: &[] };
 
 /// A workload that a token proves, as far as a bearer's token can.

@@ -9,6 +9,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::digest::{CertificateDigest, Thumbprint};
+use brevet_core::sabotage;
 use ring::agreement;
 use ring::digest::{SHA256, digest};
 use ring::rand::SystemRandom;
@@ -295,6 +296,10 @@ impl PublicKey {
     /// Whether `signature`, in the form of RFC 7518 §3.3 to §3.5, is this key's over `message` by `algorithm`.
     #[must_use]
     pub fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
+        let is_zero = || signature.iter().all(|byte| *byte == 0);
+        if sabotage::on("any_signature_verifies") || (sabotage::on("zero_signatures_verify") && is_zero()) {
+            return true;
+        }
         match &self.0 {
             Kind::Elliptic(curve, _) => {
                 curve.algorithm() == algorithm

@@ -14,7 +14,8 @@ use crate::bearer::{self, Bearer, BearerError, Rules, SUBJECT_BYTES_MAX};
 use crate::jwk_set::JwkSet;
 use crate::jws::{HeaderProfile, Jws, KeyReference, TokenType};
 
-const PROFILE: HeaderProfile = HeaderProfile {
+/// The headers of an issuer's token.
+pub const PROFILE: HeaderProfile = HeaderProfile {
     token_type: TokenType::AbsentOr(&["JWT"]),
     key: KeyReference::Kid,
     // Names of the certificate, which providers add and nobody needs.

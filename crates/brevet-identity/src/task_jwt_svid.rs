@@ -14,7 +14,8 @@ use crate::json;
 use crate::jwk_set::JwkSet;
 use crate::jws::{HeaderProfile, Jws, JwsError, KeyReference, TokenType};
 
-const PROFILE: HeaderProfile =
+/// The headers that the broker writes: those of a JWT-SVID (JWT-SVID §2), each in one spelling.
+pub const PROFILE: HeaderProfile =
     HeaderProfile { token_type: TokenType::Exactly("JWT"), key: KeyReference::Kid, unread: &[] };
 
 /// Why a token is no JWT-SVID that the broker made.

@@ -27,7 +27,8 @@ pub const LIFETIME_SECONDS_MAX: u64 = 3600;
 /// How many seconds the broker's clock may be ahead of the resource server's.
 pub const ISSUED_AHEAD_SECONDS_MAX: u64 = 5;
 
-const PROFILE: HeaderProfile =
+/// The headers of a task token (RFC 9068 §2.1).
+pub const PROFILE: HeaderProfile =
     HeaderProfile { token_type: TokenType::Exactly("at+jwt"), key: KeyReference::Kid, unread: &[] };
 
 /// Why a token is refused.

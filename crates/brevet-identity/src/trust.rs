@@ -316,6 +316,18 @@ impl CallerTrust {
         TrustDigest::of(&parts)
     }
 
+    /// The digest of what vouches for the tokens of a trust domain's workloads; none if nothing does.
+    #[must_use]
+    pub fn token_authority(&self, trust_domain: &TrustDomain) -> Option<TrustDigest> {
+        let issuer = self.issuers.values().find(|issuer| issuer.trust_domain() == trust_domain);
+        let parts: Vec<Vec<u8>> = match (issuer, self.bundles.of(trust_domain)) {
+            (Some(issuer), _) => issuer.identity().collect(),
+            (None, Some(bundle)) => bundle.jwt.identity().collect(),
+            (None, None) => return None,
+        };
+        Some(TrustDigest::of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>()))
+    }
+
     /// Whether workloads of a trust domain may call at all.
     #[must_use]
     pub fn has(&self, trust_domain: &TrustDomain) -> bool {

@@ -4,8 +4,8 @@
 //! credential instead of a wrong one. Signatures are not verified here; that would cost more than the whole mint.
 
 pub(crate) mod jwt_svid;
-pub(crate) mod svid;
-pub(crate) mod token;
+pub(crate) mod task_token;
+pub(crate) mod x509_svid;
 
 /// What differs.
 pub(crate) type Mismatch = &'static str;

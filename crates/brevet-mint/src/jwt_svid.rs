@@ -4,38 +4,24 @@
 //! `at+jwt`, and they are signed by different keys: neither is ever taken for the other. What is private to Brevet is
 //! in the claims, where stock verifiers pass over it.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::digest::{CertificateDigest, Thumbprint};
 use brevet_core::id::{Id, LeaseKey};
-use brevet_core::name::KeyId;
 use brevet_core::terms::{JwtSvid, Terms};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-/// A dot and the 64 bytes of an ES256 signature in base64url.
-const SIGNATURE_TEXT: usize = 1 + 86;
+use crate::jws;
 
-/// The first part of every JWT-SVID of one key, with the dot behind it. A key id needs no escaping.
-pub(crate) fn header(kid: &KeyId) -> String {
-    let mut text = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"ES256","kid":"{kid}","typ":"JWT"}}"#));
-    text.push('.');
-    text
-}
+/// The `typ` of its header.
+pub(crate) const TYPE: &str = "JWT";
 
-/// What is signed, with room for the signature, so that no copy is left behind by a buffer that grew.
+/// What is signed.
 pub(crate) fn signing_input(
     header: &str,
     terms: &Terms,
     svid: &JwtSvid,
 ) -> serde_json::Result<Zeroizing<String>> {
-    // Without its signature this opens nothing, so only the whole is destroyed.
-    let claims = serde_json::to_vec(&Claims::of(terms, svid))?;
-    let capacity = header.len() + (claims.len() * 4).div_ceil(3) + SIGNATURE_TEXT;
-    let mut input = Zeroizing::new(String::with_capacity(capacity));
-    input.push_str(header);
-    URL_SAFE_NO_PAD.encode_string(&claims, &mut input);
-    Ok(input)
+    Ok(jws::signing_input(header, &serde_json::to_vec(&Claims::of(terms, svid))?))
 }
 
 #[derive(Serialize)]

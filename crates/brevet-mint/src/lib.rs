@@ -17,7 +17,8 @@ pub mod state_key;
 mod check;
 #[cfg(test)]
 mod fixture;
-mod jwt;
+mod jws;
 mod jwt_svid;
 mod pem;
-mod svid;
+mod task_token;
+mod x509_svid;

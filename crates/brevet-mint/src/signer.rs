@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::ca::CaKey;
 use crate::key::{JwtSvids, Point, SigningKey, TaskTokens};
-use crate::{check, jwt, jwt_svid, svid};
+use crate::{check, jws, jwt_svid, task_token, x509_svid};
 
 /// The longest life that is ever signed, whatever policy and configuration say.
 pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
@@ -158,8 +158,8 @@ impl LocalSigner {
         authority: Arc<CaKey>,
         rng: SystemRandom,
     ) -> Self {
-        let header = jwt::header(key.kid());
-        let jwt_svid_header = jwt_svid::header(jwt_svid_key.kid());
+        let header = jws::header(key.kid(), task_token::TYPE);
+        let jwt_svid_header = jws::header(jwt_svid_key.kid(), jwt_svid::TYPE);
         Self { key, issuer, header, jwt_svid_key, jwt_svid_header, authority, rng }
     }
 
@@ -190,18 +190,19 @@ impl LocalSigner {
     }
 
     fn token(&self, recorded: &Recorded, token: &TaskToken) -> Result<Zeroizing<String>, SignError> {
-        let mut text = jwt::signing_input(&self.header, recorded, token).map_err(|_| SignError::Encoding)?;
+        let mut text =
+            task_token::signing_input(&self.header, recorded, token).map_err(|_| SignError::Encoding)?;
         let signature = self.key.signature(text.as_bytes(), &self.rng).map_err(|_| SignError::Signature)?;
         text.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut text);
-        check::token::product(&text, recorded).map_err(|field| SignError::ProductMismatch { field })?;
+        check::task_token::product(&text, recorded).map_err(|field| SignError::ProductMismatch { field })?;
         Ok(text)
     }
 
     fn certificate(&self, recorded: &Recorded, svid: &X509Svid) -> Result<Vec<u8>, SignError> {
-        let certificate = svid::certificate(recorded.terms(), svid, &self.authority, &self.rng)
+        let certificate = x509_svid::certificate(recorded.terms(), svid, &self.authority, &self.rng)
             .ok_or(SignError::Signature)?;
-        check::svid::product(&certificate, recorded, &self.authority)
+        check::x509_svid::product(&certificate, recorded, &self.authority)
             .map_err(|field| SignError::ProductMismatch { field })?;
         Ok(certificate)
     }

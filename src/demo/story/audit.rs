@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use brevet_core::fact::DenialCause;
 use brevet_core::time::Timestamp;
 
 use super::parties::{Party, unexpected};
@@ -57,7 +58,11 @@ pub(super) fn denials_explained(state: &Path, listed: &[Denial]) -> Step<Journal
     if journal.denials != listed {
         return Err("the journal has other denials than the auditor was shown".into());
     }
-    let is_explained = |denial: &&Denial| denial.reason != "policy_denied" || !denial.policies.is_empty();
+    // Where no policy permits it, there is none to name.
+    let is_explained = |denial: &&Denial| {
+        let names_none = denial.cause == Some(DenialCause::NoPermit);
+        denial.reason != "policy_denied" || denial.policies.is_empty() == names_none
+    };
     let (denied_by, denials) = (audit::denied_by(&journal.denials), journal.denials.len());
     if denied_by.is_empty() || !journal.denials.iter().all(|denial| is_explained(&denial)) {
         return Err("a denial is not explained".into());

@@ -14,17 +14,23 @@ use crate::demo::{FILES, LEDGER, Problem};
 pub(super) enum Party {
     AgentA,
     AgentB,
+    /// An agent without a certificate.
+    AgentC,
     Orchestrator,
     Operator,
 }
 
 impl Party {
-    pub(super) const ALL: [Self; 4] = [Self::AgentA, Self::AgentB, Self::Orchestrator, Self::Operator];
+    const ALL: [Self; 5] = [Self::AgentA, Self::AgentB, Self::AgentC, Self::Orchestrator, Self::Operator];
+
+    pub(super) const WITH_CERTIFICATE: [Self; 4] =
+        [Self::AgentA, Self::AgentB, Self::Orchestrator, Self::Operator];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::AgentA => "agent-a",
             Self::AgentB => "agent-b",
+            Self::AgentC => "agent-c",
             Self::Orchestrator => "orchestrator",
             Self::Operator => "operator",
         }
@@ -37,19 +43,20 @@ impl Party {
 }
 
 /// The processes of the parties, in their order.
-pub(super) struct Actors([Process; 4]);
+pub(super) struct Actors([Process; 5]);
 
 impl Actors {
     pub(super) fn start(dir: &Path) -> Result<Self, Problem> {
-        let [a, b, orchestrator, operator] = Party::ALL.map(|party| party.start(dir));
-        Ok(Self([a?, b?, orchestrator?, operator?]))
+        let [a, b, c, orchestrator, operator] = Party::ALL.map(|party| party.start(dir));
+        Ok(Self([a?, b?, c?, orchestrator?, operator?]))
     }
 
     pub(super) const fn of(&mut self, party: Party) -> &mut Process {
-        let [agent_a, agent_b, orchestrator, operator] = &mut self.0;
+        let [agent_a, agent_b, agent_c, orchestrator, operator] = &mut self.0;
         match party {
             Party::AgentA => agent_a,
             Party::AgentB => agent_b,
+            Party::AgentC => agent_c,
             Party::Orchestrator => orchestrator,
             Party::Operator => operator,
         }
@@ -76,6 +83,7 @@ impl Story {
         match party {
             Party::AgentA => Some(&self.agent_a),
             Party::AgentB => Some(&self.agent_b),
+            Party::AgentC => Some(&self.agent_c),
             Party::Orchestrator | Party::Operator => None,
         }
     }
@@ -175,8 +183,8 @@ impl Story {
         match self.ask(party, command).await? {
             Answer::Refused { reason: Some(reason), text, .. } if reason == expected => {
                 let caller = self.workload(party).map(|workload| workload.spiffe_id.clone());
-                let (reason, policies) = (reason.to_lowercase(), Vec::new());
-                self.denied.push(Denial { caller, reason, policies });
+                let reason = reason.to_lowercase();
+                self.denied.push(Denial { caller, reason, cause: None, policies: Vec::new() });
                 Ok(text)
             }
             other => Err(unexpected(&format!("a request to be refused as {expected}"), &other)),

@@ -165,6 +165,6 @@ fn long(wanted: Issue) -> Issue {
     Issue { lifetime_seconds: Some(LONG_SECONDS), ..wanted }
 }
 
-fn at_most(seconds: i64, max: i64) -> Result<(), Problem> {
+pub(super) fn at_most(seconds: i64, max: i64) -> Result<(), Problem> {
     if seconds <= max { Ok(()) } else { Err(format!("lives {seconds} s instead of at most {max} s").into()) }
 }

@@ -1,11 +1,17 @@
 //! Places among connections and handshakes.
 
+use std::cell::Cell;
+
 use super::super::admission::{Admission, Place};
 use super::*;
 
 fn admission(limits: AcceptLimits) -> (Arc<Admission>, Arc<Counters>) {
     let counters = Arc::new(Counters::new("grpc"));
-    (Admission::new(limits, Arc::clone(&counters)), counters)
+    (Admission::by(|| NOW.get(), limits, Arc::clone(&counters)), counters)
+}
+
+thread_local! {
+    static NOW: Cell<Duration> = const { Cell::new(Duration::from_secs(9)) };
 }
 
 const ROOM: AcceptLimits = AcceptLimits {
@@ -76,6 +82,43 @@ async fn r2_handshakes_that_have_begun_make_way_for_networks_that_hold_fewer() {
 }
 
 #[tokio::test]
+async fn r2_a_crowd_that_keeps_its_handshakes_going_puts_out_nobody_elses_connection() {
+    let (admission, _) = admission(AcceptLimits { handshakes_max: 4, ..ROOM });
+    let begun = |address: &str| {
+        let place = admission.admit(origin(address)).unwrap();
+        place.begun();
+        place
+    };
+    let crowd = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(begun);
+    let honest = begun("198.51.100.1");
+    honest.complete();
+    assert_eq!(admission.admit(origin("192.0.2.4")).unwrap_err(), Refusal::HandshakesFull);
+    let other = begun("203.0.113.1");
+    assert!(makes_way(&crowd[0]).await && !makes_way(&honest).await);
+    // Of the crowd's own, who has nothing left to do but to call goes first.
+    crowd[2].complete();
+    let _another = begun("203.0.114.1");
+    assert!(makes_way(&crowd[2]).await && !makes_way(&crowd[1]).await && !makes_way(&other).await);
+}
+
+#[tokio::test]
+async fn r2_who_comes_no_further_makes_way_for_its_own_network_and_address() {
+    let (admission, _) = admission(AcceptLimits { handshakes_max: 2, handshakes_per_peer_max: 2, ..ROOM });
+    let begun = |address: &str| {
+        let place = admission.admit(origin(address)).unwrap();
+        place.begun();
+        place
+    };
+    let stalled = ["192.0.2.1", "192.0.2.1"].map(begun);
+    assert_eq!(admission.admit(origin("192.0.2.1")).unwrap_err(), Refusal::PeerFull);
+    assert_eq!(admission.admit(origin("192.0.2.2")).unwrap_err(), Refusal::HandshakesFull);
+    NOW.set(NOW.get() + Duration::from_millis(1_001));
+    let _newcomers = ["192.0.2.1", "192.0.2.2"].map(begun);
+    assert!(makes_way(&stalled[0]).await && makes_way(&stalled[1]).await);
+    assert_eq!(admission.admit(origin("192.0.2.3")).unwrap_err(), Refusal::HandshakesFull);
+}
+
+#[tokio::test]
 async fn r2_a_peer_that_is_silent_in_its_handshakes_takes_no_more_than_its_own() {
     let (admission, _) = admission(AcceptLimits { handshakes_per_peer_max: 2, ..ROOM });
     let from = |address: &str| admission.admit(origin(address));
@@ -87,7 +130,7 @@ async fn r2_a_peer_that_is_silent_in_its_handshakes_takes_no_more_than_its_own()
     second.begun();
     third.begun();
     assert_eq!(from("192.0.2.1").unwrap_err(), Refusal::PeerFull);
-    third.probation().pass();
+    third.probation().pass(Duration::MAX);
     drop((first, second, third, from("192.0.2.1").unwrap()));
     assert!(from("192.0.2.1").is_ok() && from("192.0.2.1").is_ok(), "every place came back");
 }
@@ -110,9 +153,9 @@ fn r1_places_are_counted_in_all_per_peer_and_per_network() {
     );
     let third = from("2001:db8:0:1::1").unwrap();
     assert_eq!(from("2001:db8:0:2::1").unwrap_err(), Refusal::NetworkFull);
-    first.probation().pass();
-    second.probation().pass();
-    second.probation().pass();
+    first.probation().pass(Duration::MAX);
+    second.probation().pass(Duration::MAX);
+    second.probation().pass(Duration::MAX);
     let fourth = from("::ffff:192.0.2.1").unwrap();
     assert_eq!(from("192.0.2.3").unwrap_err(), Refusal::ConnectionsFull);
     drop(first);

@@ -181,6 +181,7 @@ async fn endpoints_lead_to_the_broker() {
         trust_domain: "broker.example".parse().unwrap(),
         server_spiffe_id: BROKER.parse().unwrap(),
         identities: [("agent-a".to_owned(), files)].into(),
+        bearers: [].into(),
     };
     written.write(directory.path()).unwrap();
 

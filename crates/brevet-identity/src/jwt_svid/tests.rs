@@ -287,8 +287,8 @@ fn a_bound_token_is_its_holder_s() {
     let (jkt, other) = (Thumbprint::from_bytes([7; 32]), Thumbprint::from_bytes([8; 32]));
     let bound = f.judge(HEADER, &with("cnf", json!({"jkt": jkt.to_string()}))).unwrap();
     let confirmation = bound.bearer.confirmation.unwrap();
-    assert_eq!(confirmation.require(jkt), Ok(()));
-    assert_eq!(confirmation.require(other), Err(BearerError::Holder));
+    assert_eq!(confirmation.require(jkt, None), Ok(()));
+    assert_eq!(confirmation.require(other, None), Err(BearerError::Holder));
     for cnf in [json!({}), json!({"jwk": {}}), json!({"jkt": "x"}), json!(1), json!(null)] {
         f.refuses(&with("cnf", cnf), "cnf_mismatch");
     }

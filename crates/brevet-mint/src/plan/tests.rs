@@ -17,7 +17,7 @@ use super::*;
 use crate::fixture::{ISSUER, authority, id, scope, spiffe_id};
 
 mod jwt_svid;
-mod svid;
+mod x509_svid;
 
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_999);
 

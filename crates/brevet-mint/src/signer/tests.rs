@@ -12,7 +12,7 @@ use super::*;
 use crate::fixture::{ISSUER, any_terms, authority, scope, terms, token_of};
 
 mod jwt_svid;
-mod svid;
+mod x509_svid;
 
 const REVISION: Revision = Revision(42);
 

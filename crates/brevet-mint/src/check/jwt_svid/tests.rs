@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fixture::{any_jwt_svid_terms, id, jwt_svid_of, jwt_svid_terms, own, spiffe_id, svid_terms};
-use crate::jwt_svid;
+use crate::{jws, jwt_svid};
 
 fn recorded(terms: &Terms) -> Recorded {
     Recorded::durable(terms.clone().into(), Revision(42))
@@ -17,7 +17,7 @@ fn recorded(terms: &Terms) -> Recorded {
 /// A JWT-SVID as the writer makes it, but for the signature, which is not looked at here.
 fn written(terms: &Terms) -> String {
     let Content::JwtSvid(svid) = &terms.content else { panic!("of another form") };
-    let input = jwt_svid::signing_input(&jwt_svid::header(&terms.key_id), terms, svid).unwrap();
+    let input = jwt_svid::signing_input(&jws::header(&terms.key_id, jwt_svid::TYPE), terms, svid).unwrap();
     format!("{}.{}", *input, URL_SAFE_NO_PAD.encode([0; 64]))
 }
 

@@ -13,7 +13,7 @@ use ring::rand::SystemRandom;
 
 use super::*;
 use crate::fixture::{any_svid_terms, authority, id, public_key, svid_of, svid_terms, terms, thumbprint};
-use crate::svid::{self, SubjectKey};
+use crate::x509_svid::{self, SubjectKey};
 
 fn recorded(terms: &Terms) -> Recorded {
     Recorded::durable(terms.clone().into(), Revision(42))
@@ -22,7 +22,7 @@ fn recorded(terms: &Terms) -> Recorded {
 /// A certificate of the terms that differs as `edit` has it, signed by the authority.
 fn written_but(terms: &Terms, authority: &CaKey, edit: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
     let Content::X509Svid(svid) = &terms.content else { panic!("a token") };
-    let mut params = svid::parameters(terms, svid).unwrap();
+    let mut params = x509_svid::parameters(terms, svid).unwrap();
     edit(&mut params);
     let key = SubjectKey::of_spki(svid.public_key.as_der()).unwrap();
     authority.sign(&params, &key, &SystemRandom::new()).unwrap()

@@ -5,11 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::digest::{CertificateDigest, PolicyDigest, Thumbprint};
 use brevet_core::id::{Id, LeaseKey};
-use brevet_core::name::{ActionName, ArgumentName, KeyId};
+use brevet_core::name::{ActionName, ArgumentName};
 use brevet_core::proof::Recorded;
 use brevet_core::revision::Revision;
 use brevet_core::scope::{Constraint, Permission};
@@ -19,33 +17,23 @@ use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
-/// A dot and the 64 bytes of an ES256 signature in base64url.
-const SIGNATURE_TEXT: usize = 1 + 86;
+use crate::jws;
 
 /// Claims without long constraints fit in this many bytes.
 const CLAIMS_CAPACITY: usize = 1536;
 
-/// The first part of every token of one key, with the dot behind it. A key id needs no escaping.
-pub(crate) fn header(kid: &KeyId) -> String {
-    let mut text = URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"ES256","kid":"{kid}","typ":"at+jwt"}}"#));
-    text.push('.');
-    text
-}
+/// The `typ` of its header.
+pub(crate) const TYPE: &str = "at+jwt";
 
-/// What is signed, with room for the signature.
+/// What is signed.
 pub(crate) fn signing_input(
     header: &str,
     recorded: &Recorded,
     token: &TaskToken,
 ) -> serde_json::Result<Zeroizing<String>> {
-    // Without its signature this opens nothing, so only the token is destroyed.
     let mut claims = Vec::with_capacity(CLAIMS_CAPACITY);
     serde_json::to_writer(&mut claims, &Claims::of(recorded, token))?;
-    let capacity = header.len() + (claims.len() * 4).div_ceil(3) + SIGNATURE_TEXT;
-    let mut input = Zeroizing::new(String::with_capacity(capacity));
-    input.push_str(header);
-    URL_SAFE_NO_PAD.encode_string(&claims, &mut input);
-    Ok(input)
+    Ok(jws::signing_input(header, &claims))
 }
 
 #[derive(Serialize)]

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fixture::{any_terms, id, spiffe_id, terms, token_of};
-use crate::jwt;
+use crate::{jws, task_token};
 
 const REVISION: Revision = Revision(42);
 
@@ -20,7 +20,9 @@ fn recorded(terms: &Terms) -> Recorded {
 /// A token as the writer makes it, but for the signature, which is not looked at here.
 fn written(terms: &Terms) -> String {
     let Content::TaskToken(token) = &terms.content else { panic!("an svid") };
-    let input = jwt::signing_input(&jwt::header(&terms.key_id), &recorded(terms), token).unwrap();
+    let input =
+        task_token::signing_input(&jws::header(&terms.key_id, task_token::TYPE), &recorded(terms), token)
+            .unwrap();
     format!("{}.{}", *input, URL_SAFE_NO_PAD.encode([0; 64]))
 }
 
