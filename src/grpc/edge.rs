@@ -39,6 +39,9 @@ use crate::shares::{Full, Share, Shares};
 /// once.
 const OVERLOAD_RETRY_MILLIS: (u64, u64) = (500, 1_000);
 
+/// How long whoever is refused may take to send what is not read.
+const PASS_OVER_MAX: Duration = Duration::from_secs(5);
+
 /// The bytes before a message that say how long it is (gRPC over HTTP/2, Length-Prefixed-Message).
 const FRAME_HEAD: usize = 5;
 
@@ -136,7 +139,8 @@ impl Edge {
     /// nothing worse than to come too often, or with an old certificate. A stream has no end to wait for.
     async fn pass_over(&self, call: &Call<'_>, body: Body) {
         if !class::is_endless(call.method) && !sabotage::on("the_hasty_are_reset") {
-            let _in_time = timeout(self.left(call), pass_over(body, self.request_bytes_max)).await;
+            let time = self.left(call).min(PASS_OVER_MAX);
+            let _in_time = timeout(time, pass_over(body, self.request_bytes_max)).await;
         }
     }
 
