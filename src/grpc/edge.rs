@@ -212,7 +212,11 @@ impl Edge {
             Ok::<_, Status>((admitted, claimed))
         };
         let looked = timeout(self.left(call), looking).await;
-        let (_admitted, claimed) = looked.map_err(|_| TOO_LATE.status())??;
+        let (_admitted, claimed) = looked.map_err(|_| {
+            // It is told no more than that, and counted as the stranger's that it still is.
+            let _told_otherwise = self.door.stranger(call.method, TOO_LATE.reason);
+            TOO_LATE.status()
+        })??;
         // From here on it is on record with the workload that the token names.
         let workload = claimed.workload().clone();
         let refuse = |refusal: Refusal| {

@@ -27,6 +27,13 @@ fn origin(address: &str) -> Origin {
     Some(SocketAddr::new(address.parse().unwrap(), 1))
 }
 
+/// A handshake whose ClientHello has come.
+fn begun(admission: &Arc<Admission>, address: &str) -> Place {
+    let place = admission.admit(origin(address)).unwrap();
+    place.begun();
+    place
+}
+
 /// Whether a handshake was told to make way.
 async fn makes_way(place: &Place) -> bool {
     tokio::select! {
@@ -59,11 +66,7 @@ async fn r2_silent_handshakes_from_anywhere_make_way_for_a_newcomer() {
 #[tokio::test]
 async fn r2_handshakes_that_have_begun_make_way_for_networks_that_hold_fewer() {
     let (admission, _) = admission(AcceptLimits { handshakes_max: 4, ..ROOM });
-    let begun = |address: &str| {
-        let place = admission.admit(origin(address)).unwrap();
-        place.begun();
-        place
-    };
+    let begun = |address: &str| begun(&admission, address);
     let crowd = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(begun);
     let alone = begun("2001:db8:1::1");
     assert_eq!(
@@ -84,11 +87,7 @@ async fn r2_handshakes_that_have_begun_make_way_for_networks_that_hold_fewer() {
 #[tokio::test]
 async fn r2_a_crowd_that_keeps_its_handshakes_going_puts_out_nobody_elses_connection() {
     let (admission, _) = admission(AcceptLimits { handshakes_max: 4, ..ROOM });
-    let begun = |address: &str| {
-        let place = admission.admit(origin(address)).unwrap();
-        place.begun();
-        place
-    };
+    let begun = |address: &str| begun(&admission, address);
     let crowd = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(begun);
     let honest = begun("198.51.100.1");
     honest.complete();
@@ -104,11 +103,7 @@ async fn r2_a_crowd_that_keeps_its_handshakes_going_puts_out_nobody_elses_connec
 #[tokio::test]
 async fn r2_who_comes_no_further_makes_way_for_its_own_network_and_address() {
     let (admission, _) = admission(AcceptLimits { handshakes_max: 2, handshakes_per_peer_max: 2, ..ROOM });
-    let begun = |address: &str| {
-        let place = admission.admit(origin(address)).unwrap();
-        place.begun();
-        place
-    };
+    let begun = |address: &str| begun(&admission, address);
     let stalled = ["192.0.2.1", "192.0.2.1"].map(begun);
     assert_eq!(admission.admit(origin("192.0.2.1")).unwrap_err(), Refusal::PeerFull);
     assert_eq!(admission.admit(origin("192.0.2.2")).unwrap_err(), Refusal::HandshakesFull);
