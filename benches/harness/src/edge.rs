@@ -114,7 +114,7 @@ fn overload(dir: &Path, runtime: &Runtime, probe: &mut Probe, time: Duration) ->
     let mut rush = Process::start("rush", dir)?;
     let aside = time / 6;
     let calm = |in_flight| Rush { connections: CONNECTIONS, in_flight, time: aside };
-    let mut peak = |rush: &mut Process| -> Result<f64, Failure> {
+    let peak = |rush: &mut Process| -> Result<f64, Failure> {
         let mut peak = 0.0_f64;
         for in_flight in PEAKS_IN_FLIGHT {
             let rushed: Rushed = rush.ask(&calm(in_flight))?;
