@@ -18,8 +18,8 @@ use arc_swap::ArcSwap;
 use brevet_core::fact::Fact;
 use brevet_core::revision::Revision;
 use brevet_identity::jwk_set::JwkSet;
+use brevet_journal::Journal;
 use brevet_journal::sqlite::Sqlite;
-use brevet_journal::{Journal, Sealed};
 use brevet_mint::ca::CaKey;
 use brevet_mint::jwks;
 use brevet_mint::key::{self, Checkpoints, JwtSvids, SigningKey, TaskTokens};
@@ -164,8 +164,8 @@ impl App {
             replayed,
             clock_behind: matches!(clock.state(), ClockState::BehindMark(_)),
         };
-        let noted = broker.note(&started).map_err(|_| Sealed)?;
-        broker.table.durable(noted).await.map_err(|_| Sealed)?;
+        let noted = broker.note(&started)?;
+        broker.table.durable(noted).await?;
 
         // 3. The sockets, last of all.
         let grpc = TcpListener::bind(config.grpc.listen)

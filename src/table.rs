@@ -21,7 +21,7 @@ use brevet_core::revision::{Basis, Revision};
 use brevet_core::sabotage;
 use brevet_core::state::State;
 use brevet_core::time::Now;
-use brevet_journal::{AppendError, Entry, Journal, Kind};
+use brevet_journal::{AppendError, Entry, Journal, Kind, Sealed};
 use brevet_policy::Policies;
 use dashmap::DashMap;
 use thiserror::Error;
@@ -98,11 +98,6 @@ impl<E> From<AppendError> for CommitError<E> {
         }
     }
 }
-
-/// The journal was sealed before what was read became durable: the answer is unknown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the journal is sealed")]
-pub struct Sealed;
 
 /// A value that may tell of changes which are not durable yet.
 #[must_use = "wait for it to be durable"]
@@ -292,7 +287,7 @@ impl Table {
     /// # Errors
     /// [`Sealed`] if it never will be durable.
     pub async fn durable<T>(&self, undurable: Undurable<T>) -> Result<T, Sealed> {
-        self.journal.durable(undurable.revision).await.map_err(|_| Sealed)?;
+        self.journal.durable(undurable.revision).await?;
         Ok(undurable.value)
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use brevet_identity::jwk_set::InvalidJwkSet;
 use brevet_journal::sqlite::OpenError;
-use brevet_journal::{Sealed, SnapshotError};
+use brevet_journal::{AppendError, Sealed, SnapshotError};
 use brevet_mint::ca::{CaError, ServerCertificateError};
 use brevet_mint::key_file::KeyError;
 use thiserror::Error;
@@ -95,8 +95,11 @@ pub enum StartError {
     /// The journal could not record that the configuration is in force.
     #[error("the configuration could not be put in force: {0}")]
     Configure(String),
-    /// The journal could not record the start.
-    #[error("the start could not be recorded")]
+    /// The journal did not take the record of the start.
+    #[error("the start could not be recorded: {0}")]
+    NotRecorded(#[from] AppendError),
+    /// The journal ended before the record of the start was durable.
+    #[error("the start could not be recorded: {0}")]
     Sealed(#[from] Sealed),
 }
 

@@ -77,8 +77,8 @@ pub(super) async fn keep_snapshot(journal: &Arc<Sqlite>, state: &State, now: Now
     };
     let body = record::encode(&envelope, &fact, None::<&()>).map_err(StartError::Snapshot)?;
     let entry = Entry { kind: Kind::Note, grows: false, body };
-    let noted = journal.append(entry, &mut |_| {}).map_err(|_| Sealed)?;
-    journal.durable(noted.revision()).await.map_err(|_| Sealed)?;
+    let noted = journal.append(entry, &mut |_| {})?;
+    journal.durable(noted.revision()).await?;
     let journal = Arc::clone(journal);
     let kept = tokio::task::spawn_blocking(move || journal.store_snapshot(revision, &snapshot)).await;
     kept.map_err(|_| Sealed)??;

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use brevet_identity::tls::{Certificates, TrustSource};
+use brevet_identity::tls::{self, Certificates, RefusedChains, TrustSource};
 use brevet_identity::trust::CallerTrust;
 use brevet_mint::ca::{CaKey, ServerNames};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -39,7 +39,11 @@ pub(super) fn server_tls(
         ClientCertificate::Required => Certificates::Required,
         ClientCertificate::Optional => Certificates::Optional,
     };
-    Ok(Arc::new(brevet_identity::tls::server_config(chain, key, required, trust_of(broker), time)?))
+    let refused: RefusedChains = {
+        let broker = Arc::clone(broker);
+        Arc::new(move |error| broker.refuse_handshake(error.reason()))
+    };
+    Ok(Arc::new(tls::server_config(chain, key, required, trust_of(broker), refused, time)?))
 }
 
 /// What callers are verified by, as it is in force at each look.

@@ -8,7 +8,7 @@ use brevet_core::time::Timestamp;
 
 /// Counts by key within the current minute. It holds no more keys than were used in that minute.
 #[derive(Debug)]
-pub struct MinuteBudget<K> {
+pub(super) struct MinuteBudget<K> {
     max: NonZeroU32,
     spent: Mutex<(u64, BTreeMap<K, u32>)>,
 }
@@ -16,12 +16,12 @@ pub struct MinuteBudget<K> {
 impl<K: Ord> MinuteBudget<K> {
     /// A budget of so many in each minute for each key.
     #[must_use]
-    pub const fn new(max: NonZeroU32) -> Self {
+    pub(super) const fn new(max: NonZeroU32) -> Self {
         Self { max, spent: Mutex::new((0, BTreeMap::new())) }
     }
 
     /// Spends one, if any is left, by the issuing clock: its minutes always pass.
-    pub fn spend(&self, key: K, now: Timestamp) -> bool {
+    pub(super) fn spend(&self, key: K, now: Timestamp) -> bool {
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         let minute = now.seconds() / 60;
         if spent.0 != minute {

@@ -17,10 +17,13 @@ use brevet_core::proof::Caller;
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Broker, Kind, MinuteBudget, Refusal};
 use crate::metrics::DecisionOutcome;
+
+/// What the record of a refused chain says instead of a method.
+const HANDSHAKE: &str = "Handshake";
 
 /// What each caller may still make the journal keep, and how much it was not.
 #[derive(Debug)]
@@ -29,18 +32,22 @@ pub struct Denials {
     denied: MinuteBudget<SpiffeId>,
     turned_away: MinuteBudget<SpiffeId>,
     unproven: MinuteBudget<SpiffeId>,
+    calls_of_strangers: MinuteBudget<()>,
+    handshakes: MinuteBudget<()>,
     unrecorded: Mutex<BTreeMap<(SpiffeId, DenialClass), u64>>,
 }
 
 impl Denials {
-    /// Budgets of so many in each minute for each caller.
+    /// Budgets of so many in each minute for each caller, and for all strangers together.
     #[must_use]
-    pub const fn new(malformed_max: NonZeroU32, denied_max: NonZeroU32) -> Self {
+    pub const fn new(malformed_max: NonZeroU32, denied_max: NonZeroU32, strangers_max: NonZeroU32) -> Self {
         Self {
             malformed: MinuteBudget::new(malformed_max),
             denied: MinuteBudget::new(denied_max),
             turned_away: MinuteBudget::new(malformed_max),
             unproven: MinuteBudget::new(malformed_max),
+            calls_of_strangers: MinuteBudget::new(strangers_max),
+            handshakes: MinuteBudget::new(strangers_max),
             unrecorded: Mutex::new(BTreeMap::new()),
         }
     }
@@ -153,6 +160,30 @@ impl Broker {
             self.denials.miss(caller.clone(), DenialClass::Denied, 1);
         }
         recorded
+    }
+
+    /// Counts a refusal of a call whose caller is not known, and notes it if there is a budget for it.
+    pub fn refuse_stranger(&self, method: &str, reason: &'static str) {
+        debug!(method, reason, "a stranger was refused");
+        self.metrics.refused_stranger();
+        self.sample(&self.denials.calls_of_strangers, method, reason);
+    }
+
+    /// Notes a chain that was refused in a handshake, if there is a budget for it. The listener counts the connection.
+    pub fn refuse_handshake(&self, reason: &'static str) {
+        if !sabotage::on("handshakes_unrecorded") {
+            self.sample(&self.denials.handshakes, HANDSHAKE, reason);
+        }
+    }
+
+    /// Of what strangers do some is recorded, so that none of them fills the disk. A journal that is too busy for it has the
+    /// count.
+    fn sample(&self, budget: &MinuteBudget<()>, method: &str, reason: &'static str) {
+        if budget.spend((), self.clock.now().issue) {
+            let operation = DeniedOperation::Method(method.to_owned());
+            let reason = ReasonCode::of(reason);
+            let _sampled = self.note(&Fact::Denied { operation, reason, cause: None, uid: None });
+        }
     }
 
     /// Notes a refusal that somebody at the local root socket is answered. There is no budget: whoever gets there may do

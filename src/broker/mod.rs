@@ -46,7 +46,7 @@ use serde::Serialize;
 use tokio::sync::{Mutex, Notify};
 
 pub use self::audit::{AuditView, Event, EventFilter, EventPage, EventTail};
-pub use self::budget::MinuteBudget;
+use self::budget::MinuteBudget;
 use self::credential::permitted;
 pub use self::credential::{CredentialAsk, Possession, Wanted};
 pub use self::delegation::DelegationAsk;
@@ -145,6 +145,7 @@ impl Broker {
             denials: Denials::new(
                 limits.malformed_recorded_per_minute_max,
                 limits.denials_recorded_per_minute_max,
+                limits.strangers_recorded_per_minute_max,
             ),
             lists: Shares::new(limits.lists_of_callers()),
             list_turns: limits.lists(),

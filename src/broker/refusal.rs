@@ -9,13 +9,13 @@ use brevet_core::id::LockId;
 use brevet_core::ledger::{DelegateRefusal, EndRefusal, Ending, IssueRefusal, OpenRefusal};
 use brevet_core::proof::Evidence;
 use brevet_core::scope::Widening;
-use brevet_journal::AppendError;
+use brevet_journal::{AppendError, Sealed};
 use brevet_mint::plan::PlanError;
 use brevet_mint::signer::SignError;
 
 use crate::openers::Full;
 use crate::shares;
-use crate::table::{CommitError, Sealed};
+use crate::table::CommitError;
 
 /// The kinds of refusal; each is one gRPC status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,7 +20,6 @@ use tokio::task::JoinSet;
 use super::{Broker, Kind, Refusal};
 use crate::bookmarks::Asking;
 use crate::shares::Share;
-use crate::table::Sealed;
 
 /// Commits taken from the ring at once.
 const COMMITS_MAX: usize = 64;
@@ -244,7 +243,7 @@ impl Watch {
                 Some(Queued::Bookmark(_)) => return Ok(()),
                 Some(Queued::Commit(commit, _)) => {
                     let durable = self.broker.table.journal().durable(commit.revision);
-                    return durable.await.map(|_| ()).map_err(|_| Sealed.into());
+                    return Ok(durable.await.map(drop)?);
                 }
                 None => {}
             }

@@ -162,6 +162,7 @@ async fn serve(dir: &Path) -> Result<(), Problem> {
         key,
         Certificates::Required,
         Arc::clone(&callers),
+        Arc::new(|_| ()),
         clock.time_provider(),
     )?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use brevet_core::fact::{DeniedOperation, Fact, ReasonCode};
+use brevet_core::fact::{DeniedOperation, ReasonCode};
 use brevet_core::id::{LeaseId, RootTaskId, TaskId};
 use brevet_core::name::RequestId;
 use brevet_core::proof::Caller;
 use brevet_core::time::Timestamp;
 use brevet_identity::bearer;
 use tonic::{Request, Response, Status};
-use tracing::debug;
 
 use super::peer::Peer;
 use super::possession::ProofMemory;
 use super::status;
-use crate::broker::{Broker, MinuteBudget, Refusal};
+use crate::broker::{Broker, Refusal};
 use crate::remembered::RememberedLimits;
 use crate::token_bindings::TokenBindings;
 
@@ -24,7 +23,6 @@ pub struct Door {
     /// The broker.
     pub(super) broker: Arc<Broker>,
     pub(super) credentials: Arc<CallerCredentials>,
-    strangers: Arc<MinuteBudget<()>>,
     /// The URL that clients reach the broker by.
     pub(super) url: Arc<str>,
 }
@@ -83,8 +81,7 @@ impl Asked {
 
 impl Door {
     pub(super) fn new(broker: Arc<Broker>, credentials: CallerCredentials, url: String) -> Self {
-        let strangers = Arc::new(MinuteBudget::new(broker.limits.strangers_recorded_per_minute_max));
-        Self { broker, credentials: Arc::new(credentials), strangers, url: url.into() }
+        Self { broker, credentials: Arc::new(credentials), url: url.into() }
     }
 
     /// The most that a page of a list has.
@@ -103,9 +100,15 @@ impl Door {
 
     /// The verified caller at the other end of a connection.
     pub(super) fn known(&self, peer: Option<&Peer>, method: &str) -> Result<Arc<Caller>, Status> {
-        let now = self.broker.clock.now().judge;
-        peer.map_or(Err("no_connection"), |peer| peer.caller(now))
-            .map_err(|reason| self.stranger(method, reason))
+        let Some(peer) = peer else { return Err(self.stranger(method, "no_connection")) };
+        peer.caller(self.broker.clock.now().judge).map_err(|reason| match peer.proven_by_token() {
+            // It was somebody when it was let in, and waited too long.
+            Some(workload) => {
+                self.broker.refuse_unproven(&workload, method, &ReasonCode::of(reason));
+                status::unauthenticated()
+            }
+            None => self.stranger(method, reason),
+        })
     }
 
     /// Answers, and records what was refused.
@@ -130,14 +133,7 @@ impl Door {
     /// Tells a stranger that it is one. Some of these refusals are recorded and all counted, so that nobody can fill the
     /// disk (invariant U1).
     pub(super) fn stranger(&self, method: &str, reason: &'static str) -> Status {
-        debug!(method, reason, "a stranger was refused");
-        self.broker.metrics.refused_stranger();
-        if self.strangers.spend((), self.broker.clock.now().issue) {
-            let operation = DeniedOperation::Method(method.to_owned());
-            // It is a sample; a journal that is too busy for it has the count.
-            let denied = Fact::Denied { operation, reason: ReasonCode::of(reason), cause: None, uid: None };
-            let _sampled = self.broker.note(&denied);
-        }
+        self.broker.refuse_stranger(method, reason);
         status::unauthenticated()
     }
 }

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 
 use super::body::{NotWhole, pass_over, whole};
 use super::class::{self, CHECK, Class};
+use super::comebacks::Comebacks;
 use super::deadline;
 use super::door::Door;
 use super::load::Load;
@@ -33,11 +34,6 @@ use super::unread::{
 use crate::broker::Refusal;
 use crate::net::{Endless, LocalPeer};
 use crate::shares::{Full, Share, Shares};
-
-/// When whoever is refused for overload is asked to try again, at the earliest, and how far that is spread, in
-/// milliseconds. A refusal is not free for either side, and all who come at once would come back at
-/// once.
-const OVERLOAD_RETRY_MILLIS: (u64, u64) = (500, 1_000);
 
 /// How long whoever is refused may take to send what is not read.
 const PASS_OVER_MAX: Duration = Duration::from_secs(5);
@@ -58,6 +54,8 @@ pub(super) struct Edge {
     request_bytes_max: usize,
     load: Load,
     rates: Rates,
+    comebacks: Comebacks,
+    comebacks_of_strangers: Comebacks,
     unfinished_of_callers: Arc<Shares>,
     unfinished_of_tenants: Arc<Shares<Option<TenantName>>>,
 }
@@ -90,6 +88,8 @@ impl Edge {
         Self {
             load: Load::new(calls, issues, limits.tokens_at_once()),
             rates: Rates::new(limits.calls_of_callers(), limits.callers_remembered_max()),
+            comebacks: Comebacks::default(),
+            comebacks_of_strangers: Comebacks::default(),
             unfinished_of_callers: Shares::new(limits.calls_unfinished_of_callers()),
             unfinished_of_tenants: Shares::new(limits.calls_unfinished_of_tenants()),
             request_bytes_max: message_bytes_max.saturating_add(FRAME_HEAD),
@@ -297,10 +297,8 @@ impl Edge {
 
     /// There is as much of something as there may be.
     fn too_much(&self, caller: Option<&SpiffeId>, call: &Call<'_>, limit: &'static str) -> Status {
-        let (least, spread) = OVERLOAD_RETRY_MILLIS;
-        // The digits below a millisecond are as good as drawn.
-        let drawn = u64::from(self.door.broker.clock.since_boot().subsec_nanos()) % spread;
-        let retry = Duration::from_millis(least + drawn);
+        let comebacks = if caller.is_some() { &self.comebacks } else { &self.comebacks_of_strangers };
+        let retry = comebacks.next(self.door.broker.clock.since_boot());
         self.turn_away(caller, call, limit, "too much is going on: try again later", retry)
     }
 

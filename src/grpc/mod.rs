@@ -4,6 +4,7 @@
 mod audit;
 mod body;
 mod class;
+mod comebacks;
 mod convert;
 mod credential;
 mod deadline;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwapOption;
 use brevet_core::digest::{BearerDigest, Thumbprint};
 use brevet_core::proof::Caller;
+use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
 use brevet_identity::tls::TrustSource;
 use brevet_identity::trust::CallerTrust;
@@ -115,6 +116,13 @@ impl Peer {
         self.0.token
     }
 
+    /// The workload that a token proved when its request was let in, whether or not that still holds.
+    pub(super) fn proven_by_token(&self) -> Option<SpiffeId> {
+        let known = self.0.verified.load();
+        let caller = known.as_deref().filter(|_| self.0.token.is_some())?.caller.as_ref();
+        caller.ok().map(|caller| caller.spiffe_id().clone())
+    }
+
     /// Whether it came with a certificate.
     #[must_use]
     pub(super) fn has_certificate(&self) -> bool {
@@ -149,8 +157,9 @@ impl Peer {
             }
         };
         let caller = caller?;
-        // A connection does not outlive its identity.
-        if caller.valid_until() <= now { Err("cert_time") } else { Ok(caller) }
+        // Neither a connection nor a request outlives its identity.
+        let over = if self.0.token.is_some() { "time_invalid" } else { "cert_time" };
+        if caller.valid_until() <= now { Err(over) } else { Ok(caller) }
     }
 
     /// What the connection's caller may do how often, looked up at its first call: a connection has one certificate, and

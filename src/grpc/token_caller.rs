@@ -17,7 +17,6 @@ use brevet_identity::bearer::BearerError;
 use brevet_identity::caller_token::{self, CallerToken};
 use brevet_identity::dpop::DpopProof;
 use brevet_identity::trust::CallerTrust;
-use brevet_journal::AppendError;
 use tracing::warn;
 
 use super::door::Door;
@@ -147,7 +146,7 @@ impl Door {
         counted
             .map_err(|not| Refusal::new(Kind::Unauthenticated, not.reason(), "the proof does not count"))?;
         // 3. It is on record before anyone is let in.
-        broker.table.journal().durable(revision).await.map_err(|_| AppendError::Sealed)?;
+        broker.table.journal().durable(revision).await.map_err(Refusal::from)?;
         let caller = Arc::new(Caller::verified_bearer(spiffe_id, at, until, key));
         Ok((connection.with_token(trust, Arc::clone(&caller), digest, at), caller))
     }

@@ -21,6 +21,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, Stream};
 use tonic::Code;
 
+use crate::shown::assert_recorded;
 use crate::world::{World, eventually, now};
 
 const ID: &str = "spiffe://workloads.dev.example/agent/a";
@@ -39,9 +40,21 @@ pub(crate) struct Authority {
 pub(crate) struct Case {
     what: String,
     chain: Vec<Vec<u8>>,
-    /// Why it is refused, as the journal has it; none where the handshake refuses and only counts.
-    recorded: Option<&'static str>,
+    refused: Refused,
 }
+
+/// Where a chain is refused, and why, as the journal has it.
+#[derive(Clone, Copy)]
+enum Refused {
+    /// In the handshake, for the chain.
+    Handshake(&'static str),
+    /// In the handshake, before anybody looks at the chain or after: it is counted and that is all.
+    Counted,
+    /// With each call, where the caller can be told.
+    Call(&'static str),
+}
+
+use Refused::{Call, Counted, Handshake};
 
 /// The cases of one attack.
 pub(crate) type Cases = fn(&Authority) -> Vec<Case>;
@@ -65,20 +78,15 @@ impl Authority {
     }
 
     /// A leaf with one thing wrong.
-    fn wrong(
-        &self,
-        what: &str,
-        recorded: impl Into<Option<&'static str>>,
-        change: impl FnOnce(&mut Spec),
-    ) -> Case {
+    fn wrong(&self, what: &str, refused: Refused, change: impl FnOnce(&mut Spec)) -> Case {
         let mut leaf = self.leaf();
         change(&mut leaf);
-        self.chain(what, recorded, vec![leaf.sign(&self.key)])
+        self.chain(what, refused, vec![leaf.sign(&self.key)])
     }
 
     #[expect(clippy::unused_self, reason = "it reads like the other cases")]
-    fn chain(&self, what: &str, recorded: impl Into<Option<&'static str>>, chain: Vec<Vec<u8>>) -> Case {
-        Case { what: what.to_owned(), chain, recorded: recorded.into() }
+    fn chain(&self, what: &str, refused: Refused, chain: Vec<Vec<u8>>) -> Case {
+        Case { what: what.to_owned(), chain, refused }
     }
 }
 
@@ -89,7 +97,7 @@ fn time(at: &Timestamp, seconds: i64) -> Vec<u8> {
     utc(&format!("{}Z", digits.get(2..14).unwrap()))
 }
 
-/// Shows all of it and holds counters and journal against it.
+/// Shows all of it and holds counters and journal against it, reason by reason.
 pub(crate) async fn run(attacks: impl Iterator<Item = (u8, Cases)>) {
     let authority = Authority::new();
     let world = World::with(|config, folder| {
@@ -104,29 +112,34 @@ pub(crate) async fn run(attacks: impl Iterator<Item = (u8, Cases)>) {
         config.insert("limits".to_owned(), limits.into());
     });
     // What is wrong with a case is the one thing that is wrong in it.
-    let good = authority.wrong("nothing", None, |_| {});
+    let good = authority.wrong("nothing", Counted, |_| {});
     let broker = world.connect(&identity(&world, &authority, &good.chain)).await.unwrap();
     broker.tasks().list_tasks(v1::ListTasksRequest::default()).await.unwrap();
     assert!(handshake(&world, &authority, &good.chain).is_ok());
+    let mut expected = Vec::new();
     for (number, cases) in attacks {
-        for Case { what, chain, recorded } in cases(&authority) {
-            println!("{number}: {what}");
-            let Some(recorded) = recorded else {
+        for Case { what, chain, refused } in cases(&authority) {
+            let what = format!("{number}: {what}");
+            println!("{what}");
+            if let Call(reason) = refused {
+                let broker = world.connect(&identity(&world, &authority, &chain)).await;
+                let client = world.stranger(broker.unwrap_or_else(|problem| panic!("{what}: {problem:?}")));
+                let answer = client.get("tasks/7zzzzzzzzzzzzzzzzzzzzzzzzz").await;
+                let status = answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", reason);
+                assert_eq!(status.message(), "the caller is not known", "{what}");
+            } else {
                 let before = failed(&world).await;
                 let outcome = handshake(&world, &authority, &chain);
                 assert!(outcome.is_err(), "{what} gets through the handshake");
                 eventually("it is counted", || async { failed(&world).await == before + 1 }).await;
-                continue;
-            };
-            let broker = world.connect(&identity(&world, &authority, &chain)).await;
-            let client = world.stranger(broker.unwrap_or_else(|problem| panic!("{what}: {problem:?}")));
-            let answer = client.get("tasks/7zzzzzzzzzzzzzzzzzzzzzzzzz").await;
-            let status = answer.refused_for(Code::Unauthenticated, "UNAUTHENTICATED", recorded);
-            assert_eq!(status.message(), "the caller is not known", "{what}");
+            }
+            if let Call(reason) | Handshake(reason) = refused {
+                expected.push((what, reason));
+            }
         }
     }
     drop(broker);
-    world.finish();
+    assert_recorded(&expected, &world.stop());
 }
 
 fn pem(chain: &[Vec<u8>]) -> String {
@@ -217,12 +230,12 @@ impl ServerCertVerifier for Anybody {
 pub(crate) fn unknown(a: &Authority) -> Vec<Case> {
     let stranger = Key::p256();
     vec![
-        a.chain("self-signed", None, vec![a.leaf().sign(&a.leaf)]),
-        a.chain("an authority of the same name", None, vec![a.leaf().sign(&stranger)]),
-        a.chain("no certificate", None, vec![]),
+        a.chain("self-signed", Handshake("chain_invalid"), vec![a.leaf().sign(&a.leaf)]),
+        a.chain("an authority of the same name", Handshake("chain_invalid"), vec![a.leaf().sign(&stranger)]),
+        a.chain("no certificate", Counted, vec![]),
         a.chain(
             "its own authority sent along",
-            None,
+            Handshake("chain_invalid"),
             vec![a.leaf().sign(&stranger), a.authority(NAME, NAME, &stranger).sign(&stranger)],
         ),
     ]
@@ -230,7 +243,7 @@ pub(crate) fn unknown(a: &Authority) -> Vec<Case> {
 
 pub(crate) fn names(a: &Authority) -> Vec<Case> {
     let named = |what: &str, names: Vec<Vec<u8>>| {
-        a.wrong(what, "san_count", |leaf| leaf.names = alternative_names(&names))
+        a.wrong(what, Call("san_count"), |leaf| leaf.names = alternative_names(&names))
     };
     vec![
         named("two ids", vec![uri(ID), uri("spiffe://workloads.dev.example/orchestrator")]),
@@ -238,7 +251,7 @@ pub(crate) fn names(a: &Authority) -> Vec<Case> {
         named("https beside it", vec![uri(ID), uri("https://workloads.dev.example/")]),
         named("its trust domain beside it", vec![uri(ID), uri("spiffe://workloads.dev.example")]),
         named("an id as the name of a host", vec![der::tlv(0x82, ID.as_bytes())]),
-        a.wrong("no names", "san_count", |leaf| leaf.names.clear()),
+        a.wrong("no names", Call("san_count"), |leaf| leaf.names.clear()),
     ]
 }
 
@@ -289,25 +302,26 @@ fn no_ids() -> Vec<String> {
 }
 
 pub(crate) fn ids(a: &Authority) -> Vec<Case> {
-    let with = |id: &String| a.wrong(id, "id_invalid", |leaf| leaf.names = alternative_names(&[uri(id)]));
+    let with =
+        |id: &String| a.wrong(id, Call("id_invalid"), |leaf| leaf.names = alternative_names(&[uri(id)]));
     no_ids().iter().map(with).collect()
 }
 
 pub(crate) fn schemes(a: &Authority) -> Vec<Case> {
-    let with = |id: &str| a.wrong(id, "id_invalid", |leaf| leaf.names = alternative_names(&[uri(id)]));
+    let with = |id: &str| a.wrong(id, Call("id_invalid"), |leaf| leaf.names = alternative_names(&[uri(id)]));
     vec![with(&ID.replace("spiffe:", "SPIFFE:")), with(&ID.replace("spiffe:", "Spiffe:"))]
 }
 
 pub(crate) fn foreign(a: &Authority) -> Vec<Case> {
     let of = |id: &str| alternative_names(&[uri(id)]);
     let foreign = Spec { names: of(ID), ..a.dated(Spec::leaf("foreign", &a.leaf, ID)) };
-    let named = |id: &'static str| a.wrong(id, "id_not_authoritative", move |leaf| leaf.names = of(id));
+    let named = |id: &'static str| a.wrong(id, Call("id_not_authoritative"), move |leaf| leaf.names = of(id));
     vec![
         named("spiffe://foreign.example/agent/a"),
         named("spiffe://unknown.example/agent/a"),
         named("spiffe://a.workloads.dev.example/agent/a"),
         named("spiffe://dev.example/agent/a"),
-        a.chain("ours by a foreign authority", "id_not_authoritative", vec![foreign.sign(&a.foreign)]),
+        a.chain("ours by a foreign authority", Call("id_not_authoritative"), vec![foreign.sign(&a.foreign)]),
     ]
 }
 
@@ -317,15 +331,19 @@ pub(crate) fn profiles(a: &Authority) -> Vec<Case> {
         a.wrong(what, recorded, |leaf| leaf.extended_key_usage = encoded)
     };
     vec![
-        a.wrong("may sign certificates", "svid_profile", |leaf| leaf.key_usage = key_usage(true, 0x84)),
-        a.wrong("may sign revocation lists", "svid_profile", |leaf| leaf.key_usage = key_usage(true, 0x82)),
-        a.wrong("may not sign", "svid_profile", |leaf| leaf.key_usage = key_usage(true, 0x20)),
-        a.wrong("no key usage", "svid_profile", |leaf| leaf.key_usage.clear()),
-        a.wrong("key usage not critical", "svid_profile", |leaf| leaf.key_usage = key_usage(false, 0x80)),
-        usage("client alone", &[CLIENT], Some("svid_profile")),
-        usage("server alone", &[SERVER], None),
-        usage("any alone", &[ANY], None),
-        usage("any and server", &[ANY, SERVER], None),
+        a.wrong("may sign certificates", Call("svid_profile"), |leaf| leaf.key_usage = key_usage(true, 0x84)),
+        a.wrong("may sign revocation lists", Call("svid_profile"), |leaf| {
+            leaf.key_usage = key_usage(true, 0x82)
+        }),
+        a.wrong("may not sign", Call("svid_profile"), |leaf| leaf.key_usage = key_usage(true, 0x20)),
+        a.wrong("no key usage", Call("svid_profile"), |leaf| leaf.key_usage.clear()),
+        a.wrong("key usage not critical", Call("svid_profile"), |leaf| {
+            leaf.key_usage = key_usage(false, 0x80)
+        }),
+        usage("client alone", &[CLIENT], Call("svid_profile")),
+        usage("server alone", &[SERVER], Handshake("svid_profile")),
+        usage("any alone", &[ANY], Handshake("svid_profile")),
+        usage("any and server", &[ANY, SERVER], Handshake("svid_profile")),
     ]
 }
 
@@ -334,11 +352,11 @@ pub(crate) fn authorities(a: &Authority) -> Vec<Case> {
     // The authority's own certificate, if its key were known.
     let own = Spec { names: alternative_names(&[uri(ID)]), ..a.authority(NAME, NAME, &a.leaf) };
     vec![
-        a.wrong("a leaf that is an authority", None, authority),
-        a.wrong("an authority of length zero", None, |leaf| {
+        a.wrong("a leaf that is an authority", Handshake("chain_invalid"), authority),
+        a.wrong("an authority of length zero", Handshake("chain_invalid"), |leaf| {
             leaf.basic_constraints = basic_constraints(true, Some(0));
         }),
-        a.chain("an authority", None, vec![own.sign(&a.key)]),
+        a.chain("an authority", Handshake("chain_invalid"), vec![own.sign(&a.key)]),
     ]
 }
 
@@ -351,16 +369,24 @@ pub(crate) fn times(a: &Authority) -> Vec<Case> {
         vec![leaf.sign(&middle), spec.sign(&a.key)]
     };
     vec![
-        a.wrong("expired", None, |leaf| leaf.not_after = time(&at, -1)),
-        a.wrong("long expired", None, |leaf| leaf.not_after = utc("500101000000Z")),
-        a.wrong("not yet valid", None, |leaf| leaf.not_before = time(&at, 900)),
-        a.wrong("never valid", None, |leaf| leaf.not_before = time(&at, 1_801)),
-        a.wrong("fractions", None, |leaf| leaf.not_after = generalized("20991231235959.5Z")),
-        a.wrong("an offset", None, |leaf| leaf.not_after = generalized("20991231235959+0000")),
-        a.wrong("no zone", None, |leaf| leaf.not_after = generalized("20991231235959")),
-        a.wrong("no month", None, |leaf| leaf.not_after = generalized("20991331235959Z")),
-        a.chain("below one that has expired", None, between(time(&at, -1_000), time(&at, -1))),
-        a.chain("below one to come", None, between(time(&at, 900), time(&at, 1_800))),
+        a.wrong("expired", Handshake("cert_time"), |leaf| leaf.not_after = time(&at, -1)),
+        a.wrong("long expired", Handshake("cert_time"), |leaf| leaf.not_after = utc("500101000000Z")),
+        a.wrong("not yet valid", Handshake("cert_time"), |leaf| leaf.not_before = time(&at, 900)),
+        a.wrong("never valid", Handshake("cert_time"), |leaf| leaf.not_before = time(&at, 1_801)),
+        a.wrong("fractions", Handshake("cert_time"), |leaf| {
+            leaf.not_after = generalized("20991231235959.5Z")
+        }),
+        a.wrong("an offset", Handshake("cert_time"), |leaf| {
+            leaf.not_after = generalized("20991231235959+0000")
+        }),
+        a.wrong("no zone", Handshake("cert_time"), |leaf| leaf.not_after = generalized("20991231235959")),
+        a.wrong("no month", Handshake("cert_time"), |leaf| leaf.not_after = generalized("20991331235959Z")),
+        a.chain(
+            "below one that has expired",
+            Handshake("cert_time"),
+            between(time(&at, -1_000), time(&at, -1)),
+        ),
+        a.chain("below one to come", Handshake("cert_time"), between(time(&at, 900), time(&at, 1_800))),
     ]
 }
 
@@ -370,7 +396,7 @@ pub(crate) fn constraints(a: &Authority) -> Vec<Case> {
         let constraint = name_constraints(critical, kind, &uri(base));
         let spec = Spec { other_extensions: constraint, ..a.authority(NAME, "one", &middle) };
         let leaf = a.dated(Spec::leaf("one", &a.leaf, ID));
-        a.chain(what, None, vec![leaf.sign(&middle), spec.sign(&a.key)])
+        a.chain(what, Handshake("nc_violation"), vec![leaf.sign(&middle), spec.sign(&a.key)])
     };
     vec![
         below("permitted mismatch", 0xa0, "b.example", true),
@@ -382,48 +408,51 @@ pub(crate) fn constraints(a: &Authority) -> Vec<Case> {
 }
 
 pub(crate) fn encodings(a: &Authority) -> Vec<Case> {
-    let odd = |what: &str, change: fn(&mut Spec)| a.wrong(what, None, change);
+    let odd = |what: &str, reason, change: fn(&mut Spec)| a.wrong(what, Handshake(reason), change);
     // What TLS takes and the profile does not.
-    let late = |what: &str, change: fn(&mut Spec)| a.wrong(what, "malformed", change);
+    let late = |what: &str, change: fn(&mut Spec)| a.wrong(what, Call("malformed"), change);
     let curve =
         |oid: &[u8], size: usize| der::ec_spki(der::oid(oid), &[&[4], &vec![1; 2 * size][..]].concat());
-    let key = |what: &str, spki: Vec<u8>| a.wrong(what, None, |leaf| leaf.spki = spki);
+    let key =
+        |what: &str, spki: Vec<u8>| a.wrong(what, Handshake("key_unacceptable"), |leaf| leaf.spki = spki);
     let modulus = |bytes: usize| [&[0, 0x80][..], &vec![1; bytes - 1]].concat();
-    let damaged = |what: &str, damage: fn(&mut Vec<u8>)| {
+    let damaged = |what: &str, reason, damage: fn(&mut Vec<u8>)| {
         let mut leaf = a.leaf().sign(&a.key);
         damage(&mut leaf);
-        a.chain(what, None, vec![leaf])
+        a.chain(what, Handshake(reason), vec![leaf])
     };
     let sha1 = der::seq(&[der::oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1])]);
     vec![
-        odd("unknown critical extension", |s| {
+        odd("unknown critical extension", "svid_profile", |s| {
             s.other_extensions = extension(&[0x2a, 3, 4], true, &der::tlv(5, &[]));
         }),
-        odd("key usage twice", |s| s.other_extensions.clone_from(&s.key_usage)),
-        odd("names twice", |s| s.other_extensions.clone_from(&s.names)),
+        odd("key usage twice", "malformed", |s| s.other_extensions.clone_from(&s.key_usage)),
+        odd("names twice", "malformed", |s| s.other_extensions.clone_from(&s.names)),
         late("serial zero", |s| s.serial = vec![0]),
         late("serial negative", |s| s.serial = vec![0x81]),
         late("serial of 21 bytes", |s| s.serial = vec![0x7f; 21]),
-        odd("version 1", |s| {
+        odd("version 1", "svid_profile", |s| {
             s.version.clear();
             s.strip();
         }),
-        odd("algorithms that differ", |s| s.outer_algorithm = Some(Key::p384().signature_algorithm())),
-        a.wrong("SHA-1", None, |s| {
+        odd("algorithms that differ", "malformed", |s| {
+            s.outer_algorithm = Some(Key::p384().signature_algorithm())
+        }),
+        a.wrong("SHA-1", Handshake("chain_invalid"), |s| {
             s.inner_algorithm = Some(sha1.clone());
             s.outer_algorithm = Some(sha1);
         }),
         late("longer than 16 KiB", |s| {
             s.other_extensions = extension(&[0x2a, 3], false, &der::tlv(4, &[0; 17_000]));
         }),
-        damaged("a byte behind", |leaf| leaf.push(0)),
-        damaged("cut", |leaf| leaf.truncate(leaf.len() - 1)),
-        damaged("nothing", Vec::clear),
-        damaged("indefinite length", |leaf| {
+        damaged("a byte behind", "malformed", |leaf| leaf.push(0)),
+        damaged("cut", "malformed", |leaf| leaf.truncate(leaf.len() - 1)),
+        damaged("nothing", "malformed", Vec::clear),
+        damaged("indefinite length", "malformed", |leaf| {
             leaf.splice(..4, [0x30, 0x80]);
             leaf.extend([0, 0]);
         }),
-        damaged("another signature", |leaf| *leaf.last_mut().unwrap() ^= 1),
+        damaged("another signature", "chain_invalid", |leaf| *leaf.last_mut().unwrap() ^= 1),
         key("P-192", curve(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 1], 24)),
         key("P-521", curve(&[0x2b, 0x81, 4, 0, 35], 66)),
         key("RSA-1024", der::rsa_spki(&modulus(128), &[1, 0, 1])),
@@ -446,8 +475,8 @@ pub(crate) fn long_chains(a: &Authority) -> Vec<Case> {
     ];
     let hundred = vec![a.leaf().sign(&a.key); 100];
     vec![
-        a.chain("a hundred certificates", None, hundred),
-        a.chain("a circle", None, circle),
-        a.chain("a maze", None, maze),
+        a.chain("a hundred certificates", Handshake("chain_invalid"), hundred),
+        a.chain("a circle", Handshake("chain_invalid"), circle),
+        a.chain("a maze", Handshake("chain_invalid"), maze),
     ]
 }

@@ -12,7 +12,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 use tonic::codegen::http::{HeaderMap, HeaderValue};
 
-use crate::tokens::{AGENT, AUDIENCE, CREATE, ISSUER, ROBOT, Tokens, send, sign};
+use crate::tokens::{AGENT, AUDIENCE, CREATE, ISSUER, OTHER_ISSUER, ROBOT, Tokens, send, sign};
 use crate::world::{Written, next_second, now};
 
 /// What one call shows.
@@ -419,6 +419,9 @@ pub(crate) fn issuers(tokens: &Tokens) -> Vec<Case> {
     let mut mixed_up = Tokens::claims("robot");
     mixed_up["iss"] = json!(ISSUER);
     cases.push(token(tokens, "mixed up", &tokens.svid(&mixed_up), "alg_key_mismatch"));
+    cases.push(token(tokens, "another issuer's", &tokens.token_from_elsewhere(&mixed_up), "bad_signature"));
+    mixed_up["iss"] = json!(OTHER_ISSUER);
+    cases.push(token(tokens, "the issuer's in another's name", &tokens.token(&mixed_up), "bad_signature"));
     let own = sign(&Key::p384(), r#"{"alg":"ES384","kid":"k"}"#, &mixed_up);
     cases.push(token(tokens, "self-made", &own, "bad_signature"));
     cases

@@ -138,7 +138,7 @@ const ATTACKS: [Attack; 88] = [
     Attack::new(85).waits_for("approvals"),
     Attack::new(86).held_by(&["tests/e2e/quota.rs::l11_an_opener_keeps_so_many_tasks_and_children_are_charged_to_who_delegates"]),
     Attack::new(87).held_by(&["tests/e2e/restart.rs::u3_a_damaged_or_older_database_is_refused_and_the_good_one_still_starts", "crates/brevet-journal/tests/journal/open.rs::l6_an_older_copy_beside_a_newer_mark_is_refused", "tests/e2e/watch.rs::w5_what_is_no_beginning_no_nonce_or_no_cursor_of_this_journal_is_refused"]),
-    Attack::new(88).held_by(&["tests/e2e/task.rs::a_task_is_opened_only_as_it_is_registered"]).waits_for("rates"),
+    Attack::new(88).held_by(&["tests/e2e/task.rs::a_task_is_opened_only_as_it_is_registered"]).waits_for("registered rates, groups of delegators"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -140,6 +140,7 @@ async fn what_is_no_token_for_this_broker_now_lets_nobody_in() {
         (with("cnf", json!({"jkt": "x"})), "cnf_mismatch"),
         (with("iss", json!(ISSUER)), "alg_key_mismatch"),
         (tokens.svid(&mixed_up), "alg_key_mismatch"),
+        (tokens.token_from_elsewhere(&mixed_up), "bad_signature"),
         (tokens.token(&Tokens::claims(AGENT)), "alg_key_mismatch"),
         (sign(&tokens.svids, r#"{"alg":"none","kid":"k"}"#, &Tokens::claims(AGENT)), "alg_forbidden"),
         (

@@ -8,9 +8,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use brevet_api::v1;
 use brevet_client::dpop::{HolderKey, Proof, prove};
 use prost::Message;
+use serde_json::json;
 use tonic::{Code, Request};
 
 use crate::jwt_svid::{jwt_svid, permit_for_files};
+use crate::tokens::{AGENT as WORKLOAD, CREATE, ISSUER, ROBOT, Tokens};
 use crate::watch::fetch;
 use crate::world::{
     AGENT, Client, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, issue, next_second, now, renew,
@@ -214,6 +216,74 @@ async fn l12_u5_no_secret_is_in_anything_that_the_daemon_says() {
     }
     for (key, form) in private_keys(&folder).into_iter().chain(private_keys(&folder.join("state"))) {
         heard.assert_without(&key, &form);
+    }
+    drop(kept);
+}
+
+/// Of whoever is let in by a token, of whoever shows the same proof again, of a thief, and of whoever comes too late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l12_u5_no_token_and_no_proof_that_a_caller_shows_is_in_anything_that_the_daemon_says() {
+    let tokens = Tokens::configured(|config| {
+        config.insert("log".to_owned(), toml::toml! { filter = "trace" }.into());
+    });
+    next_second().await;
+    let mut heard = Heard::default();
+    let url = tokens.world.endpoints().grpc + CREATE;
+    let channel = tokens.client(None, "", &tokens.holder).await.broker.channel();
+    let (owner, thief) = (Tokens::key(&tokens.holder), HolderKey::generate().unwrap());
+    let mut shown = Vec::new();
+    for (workload, subject) in [(WORKLOAD, WORKLOAD), (ROBOT, "robot")] {
+        let mut claims = Tokens::claims(subject);
+        if workload == ROBOT {
+            claims["iss"] = json!(ISSUER);
+        }
+        let token = |claims: &_| if workload == ROBOT { tokens.token(claims) } else { tokens.svid(claims) };
+        let good = token(&claims);
+        claims["exp"] = json!(now().seconds() - 1);
+        let late = token(&claims);
+        let proof = |key: &HolderKey, id: &str, token: &str| {
+            let id = &format!("{subject}-{id}");
+            let access_token = Some(token);
+            prove(key, &Proof { method: "POST", url: &url, issued_at: now(), id, access_token }).unwrap()
+        };
+        let one = proof(&owner, "one", &good);
+        for (token, proof, expected) in [
+            (&good, one.clone(), Code::Ok),
+            (&good, one, Code::Unauthenticated),
+            (&good, proof(&thief, "stolen", &good), Code::Unauthenticated),
+            (&late, proof(&owner, "late", &late), Code::Unauthenticated),
+        ] {
+            let mut request = Request::new(tokens.create(workload, "open", v1::Sensitivity::Low));
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+            request.metadata_mut().insert("dpop", proof.parse().unwrap());
+            let mut stub = v1::task_service_client::TaskServiceClient::new(channel.clone());
+            match stub.create_task(request).await {
+                Ok(answer) => {
+                    assert_eq!(expected, Code::Ok);
+                    heard.hear("an answer", answer.into_inner().encode_to_vec());
+                }
+                Err(status) => {
+                    assert_eq!(status.code(), expected, "{status:?}");
+                    heard.hear("a status", format!("{} {:?}", status.message(), status.metadata()));
+                    heard.hear("the details of a status", status.details());
+                }
+            }
+            shown.extend([("a token", token.clone()), ("a proof", proof)]);
+        }
+    }
+    heard.hear("the metrics", tokens.world.metrics().await);
+    drop(channel);
+    let folder = tokens.world.folder.path().to_owned();
+    let World { mut daemon, folder: kept, .. } = tokens.world;
+    assert!(daemon.stop().success());
+    fs::remove_file(folder.join("shown.token")).unwrap();
+    heard.read(&folder);
+    heard.read(&folder.join("state"));
+    assert!(heard.0.iter().map(|(_, said)| said.len()).sum::<usize>() > 50_000);
+    for (what, secret) in shown {
+        let (signed, signature) = secret.rsplit_once('.').unwrap();
+        heard.assert_without(what, signature.as_bytes());
+        heard.assert_without(what, signed.as_bytes());
     }
     drop(kept);
 }

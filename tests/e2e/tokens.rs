@@ -18,16 +18,18 @@ use crate::world::{Client, STATUS, World, now, permission};
 
 pub(crate) const AUDIENCE: &str = "https://broker.dev.example";
 pub(crate) const ISSUER: &str = "https://issuer.dev.example";
+pub(crate) const OTHER_ISSUER: &str = "https://other.dev.example";
 pub(crate) const AGENT: &str = "spiffe://tokens.dev.example/agent";
 pub(crate) const ROBOT: &str = "spiffe://people.dev.example/robot";
 pub(crate) const CREATE: &str = "/brevet.v1.TaskService/CreateTask";
 
-/// A world with a trust domain whose workloads have JWT-SVIDs, and an issuer of other tokens. Both may do the same: an
-/// orchestrator that is its own agent.
+/// A world with a trust domain whose workloads have JWT-SVIDs, and two issuers of other tokens, whose keys have the same
+/// name. Workloads of the first two may do the same: an orchestrator that is its own agent.
 pub(crate) struct Tokens {
     pub(crate) world: World,
     pub(crate) svids: Key,
     pub(crate) issued: Key,
+    pub(crate) issued_elsewhere: Key,
     /// One key, read anew by each who proves it.
     pub(crate) holder: PathBuf,
 }
@@ -44,7 +46,7 @@ impl Tokens {
 
     /// The same, with another configuration.
     pub(crate) fn configured(change: impl FnOnce(&mut toml::Table)) -> Self {
-        let (svids, issued) = (Key::p256(), Key::p384());
+        let (svids, issued, issued_elsewhere) = (Key::p256(), Key::p384(), Key::p384());
         let named = |key: &Key, more: Value| {
             let mut jwk = Value::Object(key.jwk());
             jwk["kid"] = json!("k");
@@ -54,6 +56,7 @@ impl Tokens {
         let world = World::with(|config, folder| {
             fs::write(folder.join("tokens.json"), named(&svids, json!({"use": "jwt-svid"}))).unwrap();
             fs::write(folder.join("issuer.json"), named(&issued, json!({}))).unwrap();
+            fs::write(folder.join("other.json"), named(&issued_elsewhere, json!({}))).unwrap();
             let grpc = config.get_mut("grpc").unwrap().as_table_mut().unwrap();
             grpc.insert("client_certificate".to_owned(), "optional".into());
             // Every refusal of a stranger or a thief is to be found in the journal, not a sample of them.
@@ -66,6 +69,8 @@ impl Tokens {
             let more: toml::Table = format!(
                 r#"
                 oidc = [{{ issuer = "{ISSUER}", trust_domain = "people.dev.example", jwks = "issuer.json",
+                           subjects = {{ robot = "/robot" }} }},
+                        {{ issuer = "{OTHER_ISSUER}", trust_domain = "others.dev.example", jwks = "other.json",
                            subjects = {{ robot = "/robot" }} }}]
                 trust = [{{ trust_domain = "tokens.dev.example", bundle = "tokens.json" }}]
                 agents = [
@@ -87,13 +92,13 @@ impl Tokens {
                 table.as_array_mut().unwrap().extend(rows.as_array().unwrap().clone());
             }
         });
-        Self { svids, issued, ..Self::over(world) }
+        Self { svids, issued, issued_elsewhere, ..Self::over(world) }
     }
 
     /// Keys that such a world does not know.
     pub(crate) fn over(world: World) -> Self {
         let holder = world.path("agent-a.key");
-        Self { world, svids: Key::p256(), issued: Key::p384(), holder }
+        Self { world, svids: Key::p256(), issued: Key::p384(), issued_elsewhere: Key::p384(), holder }
     }
 
     pub(crate) fn claims(sub: &str) -> Value {
@@ -107,6 +112,10 @@ impl Tokens {
 
     pub(crate) fn token(&self, claims: &Value) -> String {
         sign(&self.issued, r#"{"alg":"ES384","kid":"k"}"#, claims)
+    }
+
+    pub(crate) fn token_from_elsewhere(&self, claims: &Value) -> String {
+        sign(&self.issued_elsewhere, r#"{"alg":"ES384","kid":"k"}"#, claims)
     }
 
     pub(crate) fn key(path: &Path) -> HolderKey {

@@ -60,8 +60,8 @@ pub(crate) fn serve(dir: &Path) -> Result<(), Failure> {
     let workloads = Bundle::from_pem(&fs::read(dir.join("workloads.pem"))?)?;
     let trust = Arc::new(CallerTrust::new(BROKER.parse()?, [(WORKLOADS.parse()?, workloads)])?);
     let callers: tls::TrustSource<_> = Arc::new(move || Arc::clone(&trust));
-    let config =
-        tls::server_config(chain, key, Certificates::Required, callers, Arc::new(DefaultTimeProvider))?;
+    let (required, time) = (Certificates::Required, Arc::new(DefaultTimeProvider));
+    let config = tls::server_config(chain, key, required, callers, Arc::new(|_| ()), time)?;
     let endpoint = Endpoint {
         routes: Routes::new(Echo).prepare().into_axum_router(),
         limits: NetLimits { connection_age_max: world::CONNECTION_AGE, ..NetLimits::default() },

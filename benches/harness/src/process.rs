@@ -35,7 +35,18 @@ pub(crate) struct Process {
 impl Process {
     /// Starts this program with a command on a folder; what it complains of goes to a file there.
     pub(crate) fn start(command: &'static str, dir: &Path) -> Result<Self, Failure> {
-        let mut child = Command::new(std::env::current_exe()?)
+        Self::spawn(Command::new(std::env::current_exe()?), command, dir)
+    }
+
+    /// Likewise, behind everybody else for the machine's time.
+    pub(crate) fn start_behind(command: &'static str, dir: &Path) -> Result<Self, Failure> {
+        let mut nice = Command::new("nice");
+        nice.args(["-n", "19"]).arg(std::env::current_exe()?);
+        Self::spawn(nice, command, dir)
+    }
+
+    fn spawn(mut program: Command, command: &'static str, dir: &Path) -> Result<Self, Failure> {
+        let mut child = program
             .arg(command)
             .arg("--dir")
             .arg(dir)

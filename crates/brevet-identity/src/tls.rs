@@ -56,6 +56,9 @@ pub enum Certificates {
     Optional,
 }
 
+/// Told why a client's chain is refused in a handshake; the client hears nothing in particular.
+pub type RefusedChains = Arc<dyn Fn(X509SvidError) + Send + Sync>;
+
 /// The configuration of a server whose clients show certificates.
 ///
 /// # Errors
@@ -65,12 +68,13 @@ pub fn server_config(
     key: PrivateKeyDer<'static>,
     certificates: Certificates,
     callers: TrustSource<CallerTrust>,
+    refused: RefusedChains,
     time: Arc<dyn TimeProvider>,
 ) -> Result<ServerConfig, Error> {
     let identity = identity(chain, key)?;
     let mut config = ServerConfig::builder_with_details(provider(), time)
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(CallerVerifier { certificates, trust: callers }))
+        .with_client_cert_verifier(Arc::new(CallerVerifier { certificates, trust: callers, refused }))
         .with_cert_resolver(identity);
     // INVARIANT: no resumption, by session or by ticket, and so no early data.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -148,6 +152,7 @@ fn provider() -> Arc<CryptoProvider> {
 struct CallerVerifier {
     certificates: Certificates,
     trust: TrustSource<CallerTrust>,
+    refused: RefusedChains,
 }
 
 impl fmt::Debug for CallerVerifier {
@@ -176,7 +181,10 @@ impl ClientCertVerifier for CallerVerifier {
         let chain = chain(end_entity, intermediates);
         x509_svid::is_known(&chain, trust.trusted(), KeyUsage::client_auth(), timestamp(now))
             .map(|()| ClientCertVerified::assertion())
-            .map_err(refused)
+            .map_err(|error| {
+                (self.refused)(error);
+                refused(error)
+            })
     }
 
     fn verify_tls12_signature(

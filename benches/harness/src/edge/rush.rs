@@ -99,10 +99,11 @@ impl Mints {
     }
 }
 
-/// Waits as the daemon says.
-async fn wait(status: &Status) {
+/// Waits as the daemon says, but not beyond the end.
+async fn wait(status: &Status, end: Duration) {
     let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
-    tokio::time::sleep(told.unwrap_or(Duration::from_secs(1))).await;
+    let told = told.unwrap_or(Duration::from_secs(1));
+    tokio::time::sleep(told.min(end.saturating_sub(since_boot()))).await;
 }
 
 fn turn<T>(of: &[T], number: u64) -> Option<&T> {
@@ -125,8 +126,7 @@ pub(crate) fn rush(dir: &Path) -> Result<(), Failure> {
     obey(|Rush { connections, in_flight, time }| {
         runtime.block_on(async {
             let mints = Mints::connect(dir, connections).await?;
-            let begun = since_boot();
-            let end = begun + time;
+            let end = since_boot() + time;
             let callers: Vec<_> = (0..in_flight)
                 .map(|caller| {
                     let mints = mints.clone();
@@ -134,10 +134,11 @@ pub(crate) fn rush(dir: &Path) -> Result<(), Failure> {
                         let (mut issued, mut refused) = (0, 0);
                         while since_boot() < end {
                             match mints.mint(caller).await {
+                                Ok(_) if since_boot() > end => {}
                                 Ok(_) => issued += 1,
                                 Err(status) if status.code() == Code::ResourceExhausted => {
                                     refused += 1;
-                                    wait(&status).await;
+                                    wait(&status, end).await;
                                 }
                                 Err(status) => return Err(status),
                             }
@@ -152,7 +153,7 @@ pub(crate) fn rush(dir: &Path) -> Result<(), Failure> {
                 issued += of_caller.0;
                 refused += of_caller.1;
             }
-            Ok(Rushed { issued, refused, time: since_boot() - begun })
+            Ok(Rushed { issued, refused, time })
         })
     })
 }

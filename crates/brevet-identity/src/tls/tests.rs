@@ -46,8 +46,9 @@ fn world() -> World {
         Arc::new(move || Arc::clone(&callers.lock().unwrap()))
     };
     let chain = vec![broker.svid(&key, BROKER).into()];
+    let (required, unheard) = (Certificates::Required, Arc::new(|_| ()));
     let server =
-        Arc::new(server_config(chain, private(&key), Certificates::Required, source, time.clone()).unwrap());
+        Arc::new(server_config(chain, private(&key), required, source, unheard, time.clone()).unwrap());
     World { home, broker, time, callers, server }
 }
 
