@@ -38,7 +38,7 @@ pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, JWT_SVID_KEY_FILE, 
 use self::root_socket::RootSocket;
 use self::server_tls::{renew_server_certificate, server_tls, trust_of};
 use crate::bookmarks::{self, Bookmarks};
-use crate::broker::{Broker, Parts};
+use crate::broker::{Broker, Parts, TENANT_CHANGED};
 use crate::clock::ClockState;
 use crate::config::Config;
 use crate::configuration::Configuration;
@@ -158,6 +158,9 @@ impl App {
             limits: config.limits.clone(),
             rng,
         }));
+        if !broker.keeps_tenants(&configuration.registry) {
+            return Err(StartError::Configure(TENANT_CHANGED.to_owned()));
+        }
         broker.configure(configuration).await.map_err(|refusal| StartError::Configure(refusal.text))?;
         let started = Fact::Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),

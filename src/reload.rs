@@ -17,7 +17,7 @@ use ring::digest::{Context, SHA256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
-use crate::broker::Broker;
+use crate::broker::{Broker, TENANT_CHANGED};
 use crate::config::Config;
 use crate::configuration::Configuration;
 use crate::discovery::{Discovered, Discovery};
@@ -130,6 +130,11 @@ impl Reloader {
         {
             let problem = "trust_domain and issuer are read at the start".to_owned();
             let (part, reason) = (ConfigurationPart::File, "identity_changed");
+            return Err(ReloadError::Refused(Refused { part, reason, problem }));
+        }
+        if !broker.keeps_tenants(&configuration.registry) {
+            let problem = TENANT_CHANGED.to_owned();
+            let (part, reason) = (ConfigurationPart::Registry, "tenant_changed");
             return Err(ReloadError::Refused(Refused { part, reason, problem }));
         }
         let changed = broker.configure(configuration).await;

@@ -12,6 +12,7 @@ use brevet_core::control::Control;
 use brevet_core::fact::{Envelope, Fact};
 use brevet_core::id::{LeaseId, RootTaskId};
 use brevet_core::ledger::Ledger;
+use brevet_core::lock::Lock;
 use brevet_core::name::TenantName;
 use brevet_core::notice::Notice;
 use brevet_core::proof::{Evidence, Recorded};
@@ -274,6 +275,13 @@ impl Table {
             value.extend(look(&ledger, &in_force));
         }
         Undurable { value, revision }
+    }
+
+    /// Whether something holds of every tree and of every lock in force.
+    pub fn all(&self, of_tree: impl Fn(&Ledger) -> bool, of_lock: impl Fn(&Lock) -> bool) -> bool {
+        let in_force = self.in_force.load();
+        in_force.control.locks().values().all(|record| of_lock(&record.lock))
+            && self.trees.iter().all(|ledger| of_tree(&ledger))
     }
 
     /// Adds up what `count` finds in each tree: for a gauge, which promises nothing.

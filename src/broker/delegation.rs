@@ -204,18 +204,20 @@ impl Broker {
     }
 }
 
-/// An agent hands on its task's own type, or one that it is registered for, to an agent of its tenant, whose ceiling
-/// holds here as anywhere.
+/// An agent hands on its task's own type, or one that it is registered for, to an agent of its tenant. The ceilings of today
+/// hold for both, or what was taken from an agent it could still have done by another.
 fn registered(
     registry: &Registry,
     who: &CallerFacts,
     ask: &DelegationAsk,
     drawn: &Drawn,
 ) -> Result<(), Refusal> {
+    let text = "the caller is not registered as an agent";
+    let own = registry.agent(&who.spiffe_id);
+    let own = own.ok_or_else(|| Refusal::new(Kind::Denied, "not_registered", text))?;
     // Policies permit by the type of a task: if agents could choose it, they would choose what they are permitted.
     let wanted = &drawn.facts.task_type;
-    let is_let = || registry.agent(&who.spiffe_id).is_some_and(|agent| agent.delegates.contains(wanted));
-    if *wanted != drawn.parents_type && !is_let() && !sabotage::on("types_change") {
+    if *wanted != drawn.parents_type && !own.delegates.contains(wanted) && !sabotage::on("types_change") {
         let text = "the caller may not delegate tasks of another type";
         return Err(Refusal::new(Kind::Denied, "task_type_widens", text));
     }
@@ -225,5 +227,8 @@ fn registered(
         .agent(&ask.agent)
         .filter(|_| belongs(registry, &ask.agent, &who.tenant))
         .ok_or_else(not_registered)?;
+    if !sabotage::on("agents_hand_on_what_was_taken") {
+        below_ceiling(own, drawn.facts.sensitivity_max, &ask.scope)?;
+    }
     below_ceiling(agent, drawn.facts.sensitivity_max, &ask.scope)
 }

@@ -44,6 +44,7 @@ use brevet_policy::Denial;
 use ring::rand::SystemRandom;
 use serde::Serialize;
 use tokio::sync::{Mutex, Notify};
+use tokio::task::block_in_place;
 
 pub use self::audit::{AuditView, Event, EventFilter, EventPage, EventTail};
 use self::budget::MinuteBudget;
@@ -68,6 +69,10 @@ use crate::metrics::Metrics;
 use crate::shares::{Share, Shares};
 use crate::table::{InForce, Table, Undurable};
 use crate::turns::{Turn, Turns};
+
+/// Why a registry is refused by which something that exists would be another tenant's.
+pub const TENANT_CHANGED: &str =
+    "a trust domain or an audience would be another tenant's than that of tasks or locks which are kept";
 
 /// What a broker is made of.
 pub struct Parts {
@@ -183,6 +188,17 @@ impl Broker {
         let Some(changed) = changed else { return Ok(false) };
         self.table.durable(changed).await?;
         Ok(true)
+    }
+
+    /// Whether nothing that exists would change its tenant by this registry. Unless it is another one than before, it does
+    /// not.
+    pub fn keeps_tenants(&self, registry: &Registry) -> bool {
+        if self.table.in_force().control.registry() == Some(registry.digest())
+            || sabotage::on("tenants_change")
+        {
+            return true;
+        }
+        block_in_place(|| self.table.all(|tree| registry.keeps_tree(tree), |lock| registry.keeps_lock(lock)))
     }
 
     /// Whether policy lets an operator do something in its tenant.

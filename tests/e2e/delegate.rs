@@ -464,3 +464,31 @@ async fn l9_a_retried_delegation_gets_the_same_task_and_another_none() {
     drop((b, replica));
     world.finish();
 }
+
+/// What was taken from an agent it does not get done by another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn d2_no_agent_hands_on_what_it_may_no_longer_do_itself() {
+    let world = World::start();
+    let a = world.client(AGENT).await;
+    let parent = world.open_task(world.create("open")).await.name;
+    delegated(&a, part(&world, &parent, "before")).await;
+    world.configure(|config| {
+        let agent = config["agents"].as_array_mut().unwrap()[0].as_table_mut().unwrap();
+        assert_eq!(agent["spiffe_id"].as_str(), Some(AGENT_A));
+        agent.insert("scope".to_owned(), toml::Value::Array(Vec::new()));
+    });
+    world.daemon.hang_up();
+    let mut tries = 0;
+    let refused = loop {
+        tries += 1;
+        match a.delegate(part(&world, &parent, &format!("after-{tries}"))).await.result() {
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            Err(status) => break status,
+        }
+        assert!(tries < 60, "it hands on what was taken from it");
+    };
+    let reason = brevet_client::Refusal::from_status(&refused).reason;
+    assert_eq!((refused.code(), reason.as_deref()), (Code::PermissionDenied, Some("SCOPE_WIDENS")));
+    drop(a);
+    world.stop();
+}

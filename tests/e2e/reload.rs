@@ -3,9 +3,14 @@
 use std::fs;
 
 use brevet_api::v1;
+use brevet_api::v1::selector::Kind;
+use brevet_core::fact::{ConfigurationPart, Fact};
+use brevet_testkit::daemon::refused_start;
 use tonic::Code;
 
-use crate::world::{AGENT, ORCHESTRATOR, RESOURCE_SERVER, World, eventually, issue, replace};
+use crate::world::{
+    AGENT, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, binary, eventually, issue, replace,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn p3_policies_take_effect_when_their_files_change_and_broken_ones_never() {
@@ -132,4 +137,48 @@ async fn an_audience_that_lost_its_enforcer_tells_it_nothing_more() {
     eventually("the token is inactive to it", || async { !server.is_active(&token).await }).await;
     drop(server);
     world.finish();
+}
+
+/// Without it the lock would bind nobody, the task would be nobody's to end, and verifiers would forget what they knew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn t6_l6_nothing_that_exists_becomes_another_tenants() {
+    let mut world = World::start();
+    let agent = world.client(AGENT).await;
+    let task = world.open_task(world.create("open")).await.name;
+    let token = agent.issue(issue(&task, "before")).await.ok().credential.unwrap().token;
+    let stopped = Kind::Agent("spiffe://workloads.dev.example/agent/a".to_owned());
+    world.client(OPERATOR).await.stop("stop", stopped).await.ok();
+
+    // Until now everything was of the tenant that has no name in the configuration.
+    let before = fs::read_to_string(world.path("brevet.toml")).unwrap();
+    world.configure(|config| {
+        let tenant = toml::toml! {
+            name = "acme"
+            trust_domains = ["workloads.dev.example", "functions.dev.example"]
+        };
+        config.insert("tenants".to_owned(), toml::Value::Array(vec![tenant.into()]));
+        for audience in config["audiences"].as_array_mut().unwrap() {
+            audience.as_table_mut().unwrap().insert("tenant".to_owned(), "acme".into());
+        }
+    });
+    world.daemon.hang_up();
+    eventually("it is refused", || async { world.log().contains("another tenant's") }).await;
+    let after = world.client(ORCHESTRATOR).await.create(world.create("after")).await.result().unwrap_err();
+    assert!(after.message().contains("lock"), "{after:?}");
+    assert!(!world.client(RESOURCE_SERVER).await.is_active(&token).await);
+    // A start is no way around.
+    drop(agent);
+    assert!(world.daemon.stop().success());
+    let refused = refused_start(binary(), &world.path("brevet.toml"));
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("another tenant's"));
+    replace(&world.path("brevet.toml"), &before);
+    world.daemon.restart();
+    let refused = |fact: &Fact| match fact {
+        Fact::ConfigurationRefused { part: ConfigurationPart::Registry, reason } => {
+            reason.as_str() == "tenant_changed"
+        }
+        _ => false,
+    };
+    assert!(world.stop().iter().any(|written| refused(&written.fact)));
 }

@@ -3,6 +3,8 @@
 //! It is a value that is checked as a whole when it is loaded and then never changes; a new one replaces it by a
 //! control change that names its digest. Whoever is not in it is nobody.
 
+mod tenancy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
