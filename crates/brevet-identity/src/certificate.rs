@@ -32,6 +32,8 @@ const PROCESSED: [Oid<'static>; 5] = [
     oid!(2.5.29.37), // extKeyUsage
 ];
 
+pub(crate) const ANOTHER_PARTY: &str = "a signing certificate has the spiffe id of another party";
+
 /// When a certificate holds, both ends included (RFC 5280 §4.1.2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Validity {
@@ -138,18 +140,27 @@ impl<'a> Certificate<'a> {
             return Err(X509SvidError::Profile("a signing certificate may not sign certificates"));
         }
         self.public_key()?;
-        let is_spiffe =
-            |uri: &&str| uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"));
-        for uri in self.uri_names()?.into_iter().flatten().filter(is_spiffe) {
-            let id: SpiffeId = uri.parse().map_err(X509SvidError::IdInvalid)?;
-            let foreign = trust_domain.is_some_and(|expected| id.trust_domain() != *expected);
-            if foreign || !id.path().is_empty() {
-                return Err(X509SvidError::Profile(
-                    "a signing certificate has the spiffe id of another party",
-                ));
-            }
+        let stated = self.signing_trust_domain()?;
+        if trust_domain.zip(stated).is_some_and(|(expected, stated)| *expected != stated) {
+            return Err(X509SvidError::Profile(ANOTHER_PARTY));
         }
         Ok(())
+    }
+
+    /// The trust domain that a signing certificate says it is of. If it says so, that is its only URI (X509-SVID §2).
+    pub(crate) fn signing_trust_domain(&self) -> Result<Option<TrustDomain>, X509SvidError> {
+        let names = self.uri_names()?;
+        let is_spiffe = |uri: &str| uri.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe:"));
+        if !names.iter().copied().flatten().any(is_spiffe) {
+            return Ok(None);
+        }
+        let [Some(uri)] = names[..] else { return Err(X509SvidError::SanCount(names.len())) };
+        let id: SpiffeId = uri.parse().map_err(X509SvidError::IdInvalid)?;
+        if id.path().is_empty() {
+            Ok(Some(id.trust_domain()))
+        } else {
+            Err(X509SvidError::Profile(ANOTHER_PARTY))
+        }
     }
 
     /// The workload's SPIFFE ID: the only URI among the subject's alternative names (X509-SVID §2, §5.2).

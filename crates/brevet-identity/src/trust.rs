@@ -102,6 +102,8 @@ pub(crate) struct Authority {
     certificate: CertificateDer<'static>,
     pub(crate) validity: Validity,
     pub(crate) path_length: Option<u32>,
+    /// Whose it says that it is.
+    pub(crate) stated: Option<TrustDomain>,
 }
 
 impl Bundle {
@@ -220,6 +222,7 @@ impl Bundle {
             certificate,
             validity: parsed.validity(),
             path_length: parsed.path_length(),
+            stated: parsed.signing_trust_domain().map_err(refuse)?,
         });
         self.anchors.push(anchor);
         Ok(key)

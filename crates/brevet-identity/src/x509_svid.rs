@@ -26,9 +26,9 @@ use rustls::pki_types::{
 use thiserror::Error;
 use webpki::{EndEntityCert, KeyUsage, VerifiedPath};
 
-use crate::certificate::{Certificate, Validity};
+use crate::certificate::{ANOTHER_PARTY, Certificate, Validity};
 use crate::key::{InvalidKey, certificate_digest};
-use crate::trust::{Bundle, Bundles, CallerTrust, ServerTrust};
+use crate::trust::{Authority, Bundle, Bundles, CallerTrust, ServerTrust};
 
 /// The most certificates in a chain, the leaf included.
 pub const CHAIN_CERTIFICATES_MAX: usize = 4;
@@ -414,7 +414,13 @@ fn judge_path(
     if holding().next().is_none() {
         return Err(X509SvidError::Time);
     }
+    let is_its_own =
+        |authority: &&Authority| authority.stated.as_ref().is_none_or(|stated| stated == trust_domain);
+    if holding().all(|authority| !is_its_own(&authority)) {
+        return Err(X509SvidError::Profile(ANOTHER_PARTY));
+    }
     let anchor_end = holding()
+        .filter(is_its_own)
         .filter(|authority| {
             authority.path_length.is_none_or(|max| path_length <= max || sabotage::on("paths_are_endless"))
         })

@@ -12,6 +12,7 @@ use crate::x509::{
 pub(super) fn add(suite: &mut Suite) {
     add_intermediates(suite);
     add_lengths(suite);
+    add_authorities(suite);
     add_strangers(suite);
     add_other_trust_domains(suite);
     add_mazes(suite);
@@ -33,13 +34,19 @@ fn add_intermediates(suite: &mut Suite) {
         ("key-usage-not-critical", |s| s.key_usage = key_usage(false, 0x06)),
         ("unknown-extension", |s| s.other_extensions = extension(&[0x2a, 3], false, &[5, 0])),
     ];
-    let bad: [Bad; 15] = [
+    let bad: [Bad; 17] = [
         ("no-authority", "chain_invalid", |s| s.basic_constraints = basic_constraints(false, None)),
         ("no-basic-constraints", "chain_invalid", |s| s.basic_constraints.clear()),
         ("may-not-sign-certificates", "svid_profile", |s| s.key_usage = key_usage(true, 0x82)),
         ("no-key-usage", "svid_profile", |s| s.key_usage.clear()),
         ("a-workloads-id", "svid_profile", |s| s.names = uri_name("spiffe://td.example/a")),
         ("another-trust-domains-id", "svid_profile", |s| s.names = uri_name("spiffe://b.example")),
+        ("an-id-beside-another-uri", "san_count", |s| {
+            s.names = alternative_names(&[uri("spiffe://td.example"), uri("https://ca.example/")]);
+        }),
+        ("an-id-twice", "san_count", |s| {
+            s.names = alternative_names(&[uri("spiffe://td.example"), uri("spiffe://td.example")]);
+        }),
         ("an-id-that-is-none", "id_invalid", |s| s.names = uri_name("spiffe://TD.example")),
         ("an-id-in-upper-case", "id_invalid", |s| s.names = uri_name("SPIFFE://td.example")),
         ("server-only", "svid_profile", |s| s.extended_key_usage = extended_key_usage(&[SERVER])),
@@ -94,6 +101,17 @@ fn add_lengths(suite: &mut Suite) {
     }
     let draft = Draft::direct(&suite.keys, &suite.keys.root);
     suite.refuse_chain("length/a-hundred-certificates", &draft, hundred, "chain_invalid");
+}
+
+/// An authority may say whose it is, as an intermediate may (X509-SVID §3.2).
+fn add_authorities(suite: &mut Suite) {
+    let named = |id| {
+        let draft = Draft::direct(&suite.keys, &suite.keys.root);
+        draft.link(0, move |s| s.names = alternative_names(&[uri(id)]))
+    };
+    let [own, foreign] = ["spiffe://td.example", "spiffe://b.example"].map(named);
+    suite.accept("authority/id-of-its-trust-domain".to_owned(), &own);
+    suite.refuse("authority/another-trust-domains-id".to_owned(), &foreign, "svid_profile");
 }
 
 /// Chains that nobody of the bundle signed.
