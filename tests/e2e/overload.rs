@@ -148,7 +148,10 @@ async fn r1_what_has_come_of_messages_without_end_is_counted_by_caller() {
     }
     // What is given up makes room, and nobody else is held up.
     let reset = [0, 1].map(|number: u32| frame(RST_STREAM, 0, number * 2 + 1, &[0, 0, 0, 8])).concat();
-    assert!(holder.send(&[reset, begin(6), begin(7), begin(8)].concat()).await);
+    assert!(holder.send(&reset).await);
+    // What was reset is dropped by tasks of its own, which have had their turn when another call is answered.
+    world.open_task(world.create("between")).await;
+    assert!(holder.send(&[begin(6), begin(7), begin(8)].concat()).await);
     while refused < 3 {
         let frame = holder.next().await.expect("one is too many again");
         refused += usize::from(frame.kind == HEADERS && frame.flags & END_STREAM != 0);

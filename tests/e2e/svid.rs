@@ -224,7 +224,7 @@ async fn none_of_the_brokers_own_keys_is_certified() {
     next_second().await;
     let agent = world.client(AGENT).await;
     // Whoever can prove one of them has robbed the broker, and shall not have a name for it.
-    for file in ["ca.key", "task-token.key", "bookmark.key", "checkpoint.key"] {
+    for file in ["ca.key", "task-token.key", "jwt-svid.key", "bookmark.key", "checkpoint.key"] {
         let key = fs::read_to_string(world.path(&format!("state/{file}"))).unwrap();
         let key = KeyPair::from_pem(&key).unwrap();
         let task = bound(&world, file, &key).await.name;
