@@ -16,6 +16,7 @@ use std::time::Duration;
 use brevet_core::registry::{
     Agent, Audience, InvalidRegistry, Operator, Orchestrator, Registry, RegistrySource, Tenant,
 };
+use brevet_core::sabotage;
 use brevet_core::spiffe_id::TrustDomain;
 use serde::Deserialize;
 use thiserror::Error;
@@ -222,6 +223,25 @@ fn count(value: NonZeroU32) -> usize {
     usize::try_from(value.get()).unwrap_or(usize::MAX)
 }
 
+/// Where a file is wrong and how, without the line and without the value: what was written there by mistake may be secret
+/// (invariant U5).
+fn told(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message();
+    let message = match message.split_once([':', '`']) {
+        _ if sabotage::on("files_are_quoted") => return error.to_string(),
+        Some((kind, rest)) if kind.starts_with("invalid ") || kind.starts_with("unknown variant") => {
+            let (_, expected) = rest.rsplit_once(", expected ").unwrap_or_default();
+            format!("{}, expected {expected}", kind.trim_end())
+        }
+        _ => message.to_owned(),
+    };
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => format!("line {}: {message}", before.matches('\n').count().saturating_add(1)),
+        None => message,
+    }
+}
+
 impl Config {
     /// Reads a configuration file, with the environment's overrides.
     ///
@@ -244,7 +264,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let malformed = |error: toml::de::Error| ConfigError::Malformed {
             path: path.to_owned(),
-            message: error.to_string(),
+            message: told(&error, text),
         };
         let mut table: toml::Table = text.parse().map_err(malformed)?;
         let mut overridden = false;

@@ -19,7 +19,9 @@ use prost_types::{DescriptorProto, FieldDescriptorProto};
 use crate::every_method::{description, every_method};
 use crate::secrets::{CANARY, Heard};
 use crate::wire::{call, framed};
-use crate::world::{AGENT, Client, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, binary, issue, renew};
+use crate::world::{
+    AGENT, Client, OPERATOR, ORCHESTRATOR, RESOURCE_SERVER, World, binary, issue, renew, replace,
+};
 
 /// The same, where a blank cannot stand.
 const CANARY_NAME: &str = "canary-in-a-coal-mine";
@@ -269,6 +271,23 @@ async fn u5_no_command_quotes_the_files_that_it_is_given() {
     fs::write(&key, &pem).unwrap();
     heard.hear("task list", run(&["task", "list"], &[]).1);
     assert!(world.daemon.stop().success());
+    // A secret in the configuration where it has no business.
+    let config = world.path("brevet.toml");
+    let good = fs::read_to_string(&config).unwrap();
+    for wrong in [
+        format!("client_secret = \"{CANARY_NAME}\"\n{good}"),
+        good.replacen("[grpc]", &format!("[grpc]\nconnections_max = \"{CANARY_NAME}\""), 1),
+        good.replacen("[grpc]", &format!("[grpc]\nclient_certificate = \"{CANARY_NAME}\""), 1),
+        good.replacen("[grpc]", &format!("[grpc]\nconnections_max = 1 {CANARY_NAME}"), 1),
+        good.replacen("[grpc]", &format!("[grpc]\n\"\\u{CANARY_NAME}\" = 1"), 1),
+    ] {
+        assert_ne!(wrong, good);
+        replace(&config, &wrong);
+        let refused = refused_start(binary(), &config);
+        assert_eq!(refused.status.code(), Some(1));
+        heard.hear("a start with a wrong configuration", [refused.stdout, refused.stderr].concat());
+    }
+    replace(&config, &good);
     let key = world.path("state/task-token.key");
     fs::write(&key, &pem).unwrap();
     let refused = refused_start(binary(), &world.path("brevet.toml"));
