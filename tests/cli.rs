@@ -455,7 +455,7 @@ fn serve_check_finds_what_a_start_would_and_changes_nothing() {
         ("\"policies\"", "\"polices\"", "polices"),
         ("\"workloads.pem\"", "\"nobody.pem\"", "nobody.pem"),
         ("\"workloads.pem\"", "\"orchestrator.key\"", "orchestrator.key"),
-        ("enforcement = \"lease\"", "enforcement = \"hope\"", "hope"),
+        ("enforcement = \"lease\"", "enforcement = \"hope\"", "unknown variant, expected one of"),
     ] {
         assert!(good.contains(from), "{from}");
         fs::write(&config, good.replacen(from, to, 1)).unwrap();
