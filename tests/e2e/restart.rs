@@ -217,7 +217,10 @@ async fn a_configuration_with_a_fault_is_refused_with_its_place() {
     for (bad, told) in [
         (good.replace("policy_directory", "policy_folder"), "policy_folder"),
         (format!("{good}\n[limit]\nleases = 1\n"), "limit"),
-        (good.replace("enforcement = \"lease\"", "enforcement = \"none\""), "none"),
+        (
+            good.replace("enforcement = \"lease\"", "enforcement = \"none\""),
+            "unknown variant, expected one of",
+        ),
         (good.replace("policy_directory = \"policies\"", "policy_directory = \"no-such\""), "no-such"),
         (good.replace("workloads.pem", "no-such.pem"), "no-such.pem"),
         ("trust_domain = ".to_owned(), "brevet.toml"),
