@@ -227,14 +227,15 @@ fn count(value: NonZeroU32) -> usize {
 /// (invariant U5).
 fn told(error: &toml::de::Error, text: &str) -> String {
     let message = error.message();
-    let message = match message.split_once([':', '`']) {
-        _ if sabotage::on("files_are_quoted") => return error.to_string(),
-        Some((kind, rest)) if kind.starts_with("invalid ") || kind.starts_with("unknown variant") => {
-            let (_, expected) = rest.rsplit_once(", expected ").unwrap_or_default();
-            format!("{}, expected {expected}", kind.trim_end())
-        }
-        _ => message.to_owned(),
-    };
+    // The words of serde and of toml that repeat a value; what they expect stands behind it.
+    let quoting = ["invalid type", "invalid value", "unknown variant"];
+    let message =
+        match (quoting.iter().find(|kind| message.starts_with(**kind)), message.rsplit_once(", expected ")) {
+            _ if sabotage::on("files_are_quoted") => return error.to_string(),
+            (Some(kind), Some((_, expected))) => format!("{kind}, expected {expected}"),
+            (Some(kind), None) => (*kind).to_owned(),
+            (None, _) => message.to_owned(),
+        };
     let before = error.span().and_then(|span| text.get(..span.start));
     match before {
         Some(before) => format!("line {}: {message}", before.matches('\n').count().saturating_add(1)),

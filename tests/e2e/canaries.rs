@@ -279,6 +279,12 @@ async fn u5_no_command_quotes_the_files_that_it_is_given() {
         good.replacen("[grpc]", &format!("[grpc]\nconnections_max = \"{CANARY_NAME}\""), 1),
         good.replacen("[grpc]", &format!("[grpc]\nclient_certificate = \"{CANARY_NAME}\""), 1),
         good.replacen("[grpc]", &format!("[grpc]\nconnections_max = 1 {CANARY_NAME}"), 1),
+        good.replacen("spiffe://workloads.dev.example/agent/a", CANARY_NAME, 1),
+        good.replacen(
+            "trust_domain = \"broker.dev.example\"",
+            &format!("trust_domain = \"{CANARY_NAME}\""),
+            1,
+        ),
         good.replacen("[grpc]", &format!("[grpc]\n\"\\u{CANARY_NAME}\" = 1"), 1),
     ] {
         assert_ne!(wrong, good);
