@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use brevet_core::fact::Fact;
+use brevet_core::registry::Role;
 use brevet_core::revision::Revision;
+use brevet_core::sabotage;
 use brevet_identity::jwk_set::JwkSet;
 use brevet_journal::Journal;
 use brevet_journal::sqlite::Sqlite;
@@ -27,6 +29,7 @@ use brevet_mint::plan::Planner;
 use brevet_mint::signer::LocalSigner;
 use ring::rand::SystemRandom;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -71,6 +74,7 @@ pub struct App {
     endpoint: Endpoint,
     tls: TlsConfig,
     http_counters: Arc<Counters>,
+    stops: Handle,
 }
 
 /// Checks a configuration with everything it names, and changes nothing.
@@ -89,11 +93,12 @@ pub fn check(path: &Path) -> Result<(), StartError> {
 }
 
 impl App {
-    /// Builds every part: replays the journal, puts the configuration in force, and binds the sockets last.
+    /// Builds every part: replays the journal, puts the configuration in force, and binds the sockets last. Whoever may
+    /// stop others is served by the threads of `stops`, everybody else by those that run this.
     ///
     /// # Errors
     /// [`StartError`]; nothing was served then.
-    pub async fn build(path: &Path) -> Result<Self, StartError> {
+    pub async fn build(path: &Path, stops: Handle) -> Result<Self, StartError> {
         // 1. What the broker stands on: files, journal, clock and keys.
         let Ground { config, configuration, reloader, clock, journal, state, replayed, keys, rng } =
             Ground::lay(path).await?;
@@ -175,7 +180,10 @@ impl App {
             .await
             .map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
         let http = HttpListener::plain(config.http.listen).await?;
-        let root = RootSocket::bind(&config, &broker, root_counters)?;
+        let root = {
+            let _registered_there = stops.enter();
+            RootSocket::bind(&config, &broker, root_counters)?
+        };
         let stopping = Arc::new(AtomicBool::new(false));
         // What ran out while nobody ran is recorded before anyone is answered.
         reaper::run_once(&broker, clock.now()).await;
@@ -212,6 +220,7 @@ impl App {
             endpoint,
             tls,
             http_counters,
+            stops,
         })
     }
 
@@ -257,6 +266,7 @@ impl App {
             endpoint,
             tls,
             http_counters,
+            stops,
         } = self;
         let (stop, stopped) = watch::channel(false);
         let until_stopped = || {
@@ -268,23 +278,30 @@ impl App {
         };
 
         let admit = {
-            let (trust, clock, age_max) =
-                (trust_of(&broker), broker.clock.clone(), config.grpc.limits().connection_age_max);
+            let (trust, age_max) = (trust_of(&broker), config.grpc.limits().connection_age_max);
+            let (broker, stops) = (Arc::clone(&broker), stops.clone());
             move |peer: TlsPeer| {
-                let now = clock.now().judge;
+                let now = broker.clock.now().judge;
                 let TlsPeer { certificates, probation, .. } = peer;
                 let extension = Peer::new(certificates, Arc::clone(&trust), Some(probation.clone()));
-                let left = extension.caller(now).map(|caller| caller.valid_until().since(now));
-                if left.is_ok() {
-                    probation.pass(Duration::MAX);
+                let Ok(caller) = extension.caller(now) else {
+                    return Admitted { extension, age_max, runtime: None };
+                };
+                probation.pass(Duration::MAX);
+                let may_stop =
+                    broker.table.in_force().registry().roles(caller.spiffe_id()).contains(&Role::Stopper)
+                        && !sabotage::on("stops_stand_in_line");
+                Admitted {
+                    extension,
+                    age_max: caller.valid_until().since(now).min(age_max),
+                    runtime: may_stop.then(|| stops.clone()),
                 }
-                Admitted { extension, age_max: left.map_or(age_max, |left| left.min(age_max)) }
             }
         };
         let serving_grpc = tokio::spawn(endpoint.serve_tls(grpc, Arc::clone(&tls), admit, until_stopped()));
         let serving_http =
             tokio::spawn(http.serve(site.routes(), config.http.limits(), http_counters, until_stopped()));
-        let serving_root = tokio::spawn(root.serve(until_stopped()));
+        let serving_root = stops.spawn(root.serve(until_stopped()));
         let renewing =
             tokio::spawn(renew_server_certificate(config.clone(), authority, Arc::clone(&broker), tls));
         let reaping = tokio::spawn(reaper::run(Arc::clone(&broker)));

@@ -28,6 +28,7 @@ use axum::Router;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::runtime::Handle;
 
 pub(crate) use accept::{AcceptLimits, Accepted, Drain, accept_until};
 pub use admission::Probation;
@@ -174,6 +175,8 @@ pub struct Admitted<C> {
     /// besides. Zero closes the connection before its first call, so that a peer whose calls are to be refused one
     /// by one, with a status, needs more.
     pub age_max: Duration,
+    /// The threads that serve it, if not those that accepted it.
+    pub runtime: Option<Handle>,
 }
 
 /// gRPC services and the limits under which they are reached.
@@ -190,7 +193,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Serves HTTP/2 over TLS until `shutdown` completes, lets running calls go on for the drain time and returns.
     ///
-    /// `admit` is called once for each connection, on the runtime's threads, so that an identity is verified once
+    /// `admit` is called once for each connection, on the threads that accept it, so that an identity is verified once
     /// and not for each call.
     pub async fn serve_tls<C, A>(
         self,
@@ -209,9 +212,7 @@ impl Endpoint {
             move |accepted: Accepted<TcpStream>| {
                 let (tls, admit) = (tls.load_full(), Arc::clone(&admit));
                 let (routes, counters) = (routes.clone(), Arc::clone(&counters));
-                async move {
-                    connection::serve_tls(accepted, tls, routes, &limits, &counters, &*admit).await;
-                }
+                async move { connection::serve_tls(accepted, tls, routes, limits, counters, &*admit).await }
             }
         };
         accept_until(listener, limits.accept(), counters, shutdown, connection).await;
@@ -234,7 +235,7 @@ impl Endpoint {
             let counters = Arc::clone(&counters);
             move |accepted: Accepted<UnixStream>| {
                 let (admit, routes, counters) = (Arc::clone(&admit), routes.clone(), Arc::clone(&counters));
-                async move { connection::serve_local(accepted, routes, &limits, &counters, &*admit).await }
+                async move { connection::serve_local(accepted, routes, limits, counters, &*admit).await }
             }
         };
         accept_until(listener.into_inner(), limits.accept(), counters, shutdown, connection).await;

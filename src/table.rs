@@ -22,7 +22,7 @@ use brevet_core::revision::{Basis, Revision};
 use brevet_core::sabotage;
 use brevet_core::state::State;
 use brevet_core::time::Now;
-use brevet_journal::{AppendError, Entry, Journal, Kind, Sealed};
+use brevet_journal::{AppendError, Entry, Journal, Kind, Precedence, Sealed};
 use brevet_policy::Policies;
 use dashmap::DashMap;
 use thiserror::Error;
@@ -321,7 +321,7 @@ impl Table {
         let basis = Basis { tree: Revision::ZERO, control: in_force.control.revision() };
         let entry = Entry {
             kind: Kind::Tree { root, basis },
-            grows: true,
+            precedence: Precedence::Growth,
             body: encode(envelope, &fact, Some(evidence))?,
         };
         let mut vacant = Some(vacant);
@@ -356,8 +356,7 @@ impl Table {
         };
         let entry = Entry {
             kind: Kind::Tree { root, basis },
-            grows: matches!(fact, Fact::TaskOpened(_) | Fact::LeaseIssued { .. })
-                && !sabotage::on("mints_in_the_reserve"),
+            precedence: precedence(&fact, evidence.is_some()),
             body: encode(envelope, &fact, evidence)?,
         };
         // INVARIANT: both are taken before the fold, which leaves nothing open. By the issuing clock, which is never
@@ -403,8 +402,11 @@ impl Table {
         if before.control.revision() != basis {
             return Err(CommitError::Conflict);
         }
-        let entry =
-            Entry { kind: Kind::Control { basis }, grows: false, body: encode(envelope, fact, evidence)? };
+        let entry = Entry {
+            kind: Kind::Control { basis },
+            precedence: precedence(fact, evidence.is_some()),
+            body: encode(envelope, fact, evidence)?,
+        };
         let ticket = self.journal.append(entry, &mut |revision| {
             let mut control = before.control.clone();
             control.apply(fact, revision, envelope.at);
@@ -426,12 +428,8 @@ impl Table {
         fact: &Fact,
         evidence: Option<&Evidence>,
     ) -> Result<Undurable<()>, AppendError> {
-        let is_denial = matches!(fact, Fact::Denied { .. } | Fact::DenialsUnrecorded { .. });
-        let kind = if is_denial { Kind::Denial } else { Kind::Note };
         let body = record::encode(envelope, fact, evidence).map_err(|_| AppendError::Sealed)?;
-        // A binding lets somebody in, so it makes way for endings like a grant.
-        let grows = matches!(fact, Fact::BearerBound(_));
-        let entry = Entry { kind, grows, body };
+        let entry = Entry { kind: Kind::Note, precedence: precedence(fact, evidence.is_some()), body };
         let ticket = self.journal.append(entry, &mut |_| {})?;
         Ok(Undurable { value: (), revision: ticket.revision() })
     }
@@ -453,6 +451,21 @@ impl Table {
     }
 }
 
+/// What a fact makes way for in the journal. Whoever ends what is another's needs a decision for it.
+fn precedence(fact: &Fact, was_decided: bool) -> Precedence {
+    match fact {
+        Fact::TaskOpened(_) | Fact::LeaseIssued { .. } if sabotage::on("mints_in_the_reserve") => {
+            Precedence::Ending
+        }
+        // A binding lets somebody in.
+        Fact::TaskOpened(_) | Fact::LeaseIssued { .. } | Fact::BearerBound(_) => Precedence::Growth,
+        Fact::Denied { .. } | Fact::DenialsUnrecorded { .. } => Precedence::Denial,
+        Fact::LockCreated(_) => Precedence::Stop,
+        Fact::LeasesEnded { .. } if was_decided => Precedence::Stop,
+        _ => Precedence::Ending,
+    }
+}
+
 /// A record whose bytes cannot be made must not be committed; it is as if the journal could not take it.
 fn encode<E>(
     envelope: &Envelope,
@@ -460,4 +473,28 @@ fn encode<E>(
     evidence: Option<&Evidence>,
 ) -> Result<Vec<u8>, CommitError<E>> {
     record::encode(envelope, fact, evidence).map_err(|_| CommitError::Sealed)
+}
+
+#[cfg(test)]
+mod tests {
+    use brevet_core::fact::{LeaseOutcome, ReasonCode};
+    use brevet_core::id::{Id, LockId, TaskId};
+    use brevet_core::lock::Selector;
+
+    use super::*;
+
+    #[test]
+    fn r5_what_somebody_ends_for_others_is_a_stop_and_what_its_holder_ends_is_none() {
+        let task = TaskId::root_of(RootTaskId(Id::from_bytes([1; 16])));
+        let (leases, outcome, reason) = (Vec::new(), LeaseOutcome::Revoked, ReasonCode::of("any"));
+        let ended = Fact::LeasesEnded { task, leases, outcome, reason, since: None };
+        assert_eq!(precedence(&ended, true), Precedence::Stop);
+        assert_eq!(precedence(&ended, false), Precedence::Ending);
+        let lock = LockId(Id::from_bytes([2; 16]));
+        let (selector, message) = (Selector::Task(task), String::new());
+        let created = Fact::LockCreated(Lock { id: lock, tenant: None, selector, message, until: None });
+        assert_eq!(precedence(&created, false), Precedence::Stop, "over the root socket nothing is decided");
+        let lifted = Fact::LockLifted { lock, proposer: None, confirmers: Vec::new() };
+        assert_eq!(precedence(&lifted, true), Precedence::Ending);
+    }
 }

@@ -12,7 +12,7 @@ use brevet_core::revision::Revision;
 use brevet_core::state::State;
 use brevet_core::time::Now;
 use brevet_journal::sqlite::{Options, Sqlite, Verified};
-use brevet_journal::{Entry, Journal, Kind, Sealed};
+use brevet_journal::{Entry, Journal, Kind, Precedence, Sealed};
 
 use super::StartError;
 use crate::config::Config;
@@ -76,7 +76,7 @@ pub(super) async fn keep_snapshot(journal: &Arc<Sqlite>, state: &State, now: Now
         request_id: None,
     };
     let body = record::encode(&envelope, &fact, None::<&()>).map_err(StartError::Snapshot)?;
-    let entry = Entry { kind: Kind::Note, grows: false, body };
+    let entry = Entry { kind: Kind::Note, precedence: Precedence::Ending, body };
     let noted = journal.append(entry, &mut |_| {})?;
     journal.durable(noted.revision()).await?;
     let journal = Arc::clone(journal);

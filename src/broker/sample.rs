@@ -20,7 +20,7 @@ use brevet_core::state::State;
 use brevet_core::terms::{Content, TaskToken, Terms};
 use brevet_identity::trust::{Bundle, CallerTrust};
 use brevet_identity::x509_svid;
-use brevet_journal::{Entry, Journal as _};
+use brevet_journal::{Entry, Journal as _, Kind, Precedence};
 use brevet_mint::ca::CaKey;
 use brevet_mint::jwks;
 use brevet_mint::key::{JwtSvids, SigningKey, TaskTokens};
@@ -189,7 +189,7 @@ impl Sample {
     pub(crate) async fn of_tenants(tenants: Vec<TenantName>, notices_max: u32) -> Self {
         let (journal, mut state) = (Arc::new(Memory::new(Incarnation(7))), State::default());
         let mut fold = |number, tenant: &TenantName, fact: &Fact| {
-            let entry = Entry { kind: brevet_journal::Kind::Note, grows: false, body: b"{}".to_vec() };
+            let entry = Entry { kind: Kind::Note, precedence: Precedence::Ending, body: b"{}".to_vec() };
             let envelope = Envelope { tenant: Some(tenant.clone()), ..envelope(number, Now::at(BEGAN)) };
             let folded = &mut |revision| state.apply(&envelope, fact, revision);
             drop(journal.append(entry, folded).unwrap());

@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::path::Path;
 
-use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Exit, complain};
 use crate::app::{self, App};
 use crate::config::Config;
 use crate::telemetry::{self, LogFormat};
+use crate::threads;
 
 pub(super) fn run(config: &Path, check: bool) -> Exit {
     if check {
@@ -45,10 +45,10 @@ fn start(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let log = Config::load(config)?.log;
     telemetry::init(&log.filter, if log.json { LogFormat::Json } else { LogFormat::Text })?;
-    let runtime = Runtime::new()?;
-    runtime.block_on(async {
+    let (everybody, stops) = (threads::of_everybody()?, threads::of_stops()?);
+    everybody.block_on(async {
         let shutdown = told_to_stop()?;
-        let app = App::build(config).await?;
+        let app = App::build(config, stops.handle().clone()).await?;
         listening(&app)?;
         app.run(shutdown).await?;
         Ok(())

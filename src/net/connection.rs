@@ -17,6 +17,8 @@ use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -110,8 +112,8 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     accepted: Accepted<TcpStream>,
     tls: Arc<ServerConfig>,
     routes: Router,
-    limits: &NetLimits,
-    counters: &Counters,
+    limits: NetLimits,
+    counters: Arc<Counters>,
     admit: &(dyn Fn(TlsPeer) -> Admitted<C> + Send + Sync),
 ) {
     let Accepted { stream, origin, place, drain } = accepted;
@@ -124,18 +126,45 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     });
     let stream = match started.await {
         Ok(stream) => stream,
-        Err(error) => return refuse(counters, origin, &error),
+        Err(error) => return refuse(&counters, origin, &error),
     };
     place.complete();
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().into();
     let (connection, probation) = (place.id(), place.probation());
     let admitted = admit(TlsPeer { certificates, address, connection, probation });
     let age = admitted.age_max.min(spread(limits.connection_age_max, connection));
-    let serving = Serving { routes, limits, counters, origin, age, drain };
+    let serving = Serving { routes, limits, counters: Arc::clone(&counters), origin, age, drain };
+    let served = async {
+        match admitted.runtime {
+            Some(runtime) => elsewhere(serving, stream, admitted.extension, &runtime).await,
+            None => serving.http2(stream, admitted.extension).await,
+        }
+    };
     tokio::select! {
-        () = serving.http2(stream, admitted.extension) => {}
-        () = place.makes_way() => refuse(counters, origin, &HandshakeError::MadeWay),
-        () = place.unknown_for(limits.probation_max) => refuse(counters, origin, &HandshakeError::Unknown),
+        () = served => {}
+        () = place.makes_way() => refuse(&counters, origin, &HandshakeError::MadeWay),
+        () = place.unknown_for(limits.probation_max) => refuse(&counters, origin, &HandshakeError::Unknown),
+    }
+}
+
+/// Serves a connection on other threads than those that accepted it, as long as it is waited for.
+async fn elsewhere<C: Clone + Send + Sync + 'static>(
+    serving: Serving,
+    mut stream: TlsStart,
+    extension: C,
+    runtime: &Handle,
+) {
+    // What is in a set ends when the set is dropped.
+    let mut there = JoinSet::new();
+    let serve = async move {
+        match stream.get_mut().0.register_here() {
+            Ok(()) => serving.http2(stream, extension).await,
+            Err(error) => refuse(&serving.counters, serving.origin, &HandshakeError::Broken(error)),
+        }
+    };
+    there.spawn_on(serve, runtime);
+    if let Some(Err(error)) = there.join_next().await {
+        tracing::warn!(%error, "a connection broke off");
     }
 }
 
@@ -143,8 +172,8 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
 pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
     accepted: Accepted<UnixStream>,
     routes: Router,
-    limits: &NetLimits,
-    counters: &Counters,
+    limits: NetLimits,
+    counters: Arc<Counters>,
     admit: &(dyn Fn(LocalPeer) -> C + Send + Sync),
 ) {
     let Accepted { mut stream, origin, place, drain } = accepted;
@@ -158,7 +187,7 @@ pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
     });
     let peer = match started.await {
         Ok(peer) => peer,
-        Err(error) => return refuse(counters, origin, &error),
+        Err(error) => return refuse(&counters, origin, &error),
     };
     place.probation().pass(Duration::MAX);
     let extension = admit(LocalPeer { uid: peer.uid(), pid: peer.pid(), connection: place.id() });
@@ -197,10 +226,10 @@ pub(crate) async fn drive<T: Future<Output = Result<(), hyper::Error>>>(
 }
 
 /// What an established connection is served with.
-struct Serving<'a> {
+struct Serving {
     routes: Router,
-    limits: &'a NetLimits,
-    counters: &'a Counters,
+    limits: NetLimits,
+    counters: Arc<Counters>,
     origin: Origin,
     age: Duration,
     drain: Drain,
@@ -211,7 +240,7 @@ struct Serving<'a> {
 #[error("an answer was not taken in time")]
 struct Untaken;
 
-impl Serving<'_> {
+impl Serving {
     async fn http2<S, C>(self, stream: S, extension: C)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

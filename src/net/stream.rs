@@ -2,12 +2,14 @@
 
 use std::io;
 use std::num::NonZeroU32;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use brevet_core::sabotage;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use crate::clock::since_boot;
@@ -58,6 +60,19 @@ impl<S> Metered<S> {
             }
             None => Bound::None,
         };
+    }
+}
+
+impl Metered<TcpStream> {
+    /// Has the threads that run this wait for what the peer sends, instead of those that did so far.
+    ///
+    /// # Errors
+    /// If the process may open no file more.
+    pub(super) fn register_here(&mut self) -> io::Result<()> {
+        // The socket has two descriptors for a moment, since the old one is registered until it is dropped.
+        let again = self.inner.as_fd().try_clone_to_owned()?;
+        self.inner = TcpStream::from_std(again.into())?;
+        Ok(())
     }
 }
 

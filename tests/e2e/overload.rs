@@ -1,5 +1,7 @@
 //! What is too much: callers that call too often, a daemon that has too much to do, and deadlines of callers.
 
+use std::fs;
+
 use brevet_api::v1;
 use brevet_api::v1::selector::Kind;
 use brevet_core::fact::Fact;
@@ -225,4 +227,49 @@ async fn u1_a_callers_deadline_is_kept_where_it_is_one_and_refused_where_it_is_n
         _ => false,
     };
     assert_eq!(world.stop().iter().filter(late).count(), 6);
+}
+
+/// How often the thread with this name of a process has had nothing to do.
+fn rests(process: u32, name: &str) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap().map(|thread| thread.unwrap().path());
+    let own = threads.filter(|thread| fs::read_to_string(thread.join("comm")).unwrap().trim() == name);
+    own.map(|thread| {
+        let status = fs::read_to_string(thread.join("status")).unwrap();
+        let rests = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        rests.unwrap().trim().parse::<u64>().unwrap()
+    })
+    .sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r5_whoever_may_stop_others_waits_for_nobody_elses_threads() {
+    const CALLS: u64 = 50;
+    let world = World::start();
+    let (agent, operator, root) =
+        (world.client(AGENT).await, world.client(OPERATOR).await, world.root().await);
+    let task = world.open_task(world.create("open")).await.name;
+    let rests = || rests(world.daemon.id(), "stops");
+    let mut before = rests();
+    let mut since = || {
+        let now = rests();
+        now - std::mem::replace(&mut before, now)
+    };
+    for _ in 0..CALLS {
+        agent.get(&task).await.ok();
+    }
+    let of_agent = since();
+    for _ in 0..CALLS {
+        operator.list_locks(v1::ListLocksRequest::default()).await.ok();
+    }
+    let of_operator = since();
+    for _ in 0..CALLS {
+        root.list_locks(v1::ListLocksRequest::default()).await.ok();
+    }
+    let of_root = since();
+    // Each call that is answered before the next comes leaves a thread of its own at rest once at least.
+    assert!(of_operator >= CALLS, "{of_operator}");
+    assert!(of_root >= CALLS, "{of_root}");
+    assert!(of_agent < CALLS / 2, "{of_agent}");
+    drop((agent, operator, root));
+    world.finish();
 }

@@ -2,7 +2,8 @@
 //!
 //! Here the unit is time on the wall, since what is asked is how long an honest caller waits; so each figure is held
 //! against the same call on the same machine just before. Who rushes and who floods are processes of their own. What
-//! floods has one thread, that is one core at most. Who rushes stands behind everybody else for the machine's time, at
+//! floods has one thread, that is one core at most, and stands where the daemon's threads for everybody stand, in front
+//! of nobody and behind nobody who has to do with it. Who rushes stands behind everybody else for the machine's time, at
 //! its peak as under overload, since elsewhere it would have a machine of its own. The limit of a single caller's rate is
 //! set out of the way: it would keep the overload out before it is one.
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brevet::clock::since_boot;
+use brevet::threads::NICER;
 use brevet_api::v1;
 use brevet_client::Broker;
 use clap::Args;
@@ -34,6 +36,8 @@ const OVERLOAD: u64 = 5;
 const LET_IN: u64 = 768;
 /// Connections of whoever asks for so much: each has as many streams as one may have.
 const CONNECTIONS: u64 = OVERLOAD * LET_IN / 128;
+/// Behind everybody else (nice(2)).
+const NICEST: i32 = 19;
 /// Between two probes.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -89,16 +93,15 @@ pub(crate) fn run(settings: &EdgeSettings) -> Result<(), Failure> {
     world::make(dir)?;
     configure(dir)?;
     let daemon = Process::daemon(dir)?;
-    let runtime = Runtime::new()?;
-    let mut probe = runtime.block_on(Probe::connect(dir))?;
+    // The probe has one thread, or what it waits for its own threads would count as the daemon's time.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let time = Duration::from_secs(settings.seconds);
     let mut rounds = Vec::new();
     for _ in 0..settings.rounds {
-        let mut found = overload(dir, &runtime, &mut probe, time)?;
-        found.extend(floods(dir, &runtime, &mut probe, &daemon, time / 4)?);
+        let mut found = overload(dir, &runtime, time)?;
+        found.extend(floods(dir, &runtime, &daemon, time / 4)?);
         rounds.push(found);
     }
-    drop(probe);
     daemon.stop()?;
 
     let found = medians(rounds)?;
@@ -157,8 +160,8 @@ fn configure(dir: &Path) -> Result<(), Failure> {
     Ok(fs::write(path, toml::to_string(&config)?)?)
 }
 
-fn overload(dir: &Path, runtime: &Runtime, probe: &mut Probe, time: Duration) -> Result<Vec<Found>, Failure> {
-    let mut rush = Process::start_behind("rush", dir)?;
+fn overload(dir: &Path, runtime: &Runtime, time: Duration) -> Result<Vec<Found>, Failure> {
+    let mut rush = Process::start_nicer("rush", dir, NICEST)?;
     let aside = time / 6;
     let calm = |in_flight, time| Rush { connections: CONNECTIONS, in_flight, time };
     // As many in flight as give the most, and as long as under overload: what the disk owes is paid within either.
@@ -171,6 +174,7 @@ fn overload(dir: &Path, runtime: &Runtime, probe: &mut Probe, time: Duration) ->
         }
     }
     let before: Rushed = rush.ask(&calm(best, time))?;
+    let mut probe = runtime.block_on(Probe::connect(dir))?;
     // What is revoked under overload was issued before it: the credentials themselves would have to wait.
     let [idle_before, under, idle_after] =
         [aside, time, aside].map(|time| runtime.block_on(probe.leases_for(time)));
@@ -182,6 +186,7 @@ fn overload(dir: &Path, runtime: &Runtime, probe: &mut Probe, time: Duration) ->
     });
     let (under, over): (Vec<Duration>, Rushed) = (under?, over.map_err(|_| "the rush broke off")??);
     let idle_after = runtime.block_on(probe.revoke_for(aside, idle_after?))?;
+    drop(probe);
     let after: Rushed = rush.ask(&calm(best, time))?;
     let peak = f64::midpoint(before.per_second(), after.per_second());
     let idle = p99([idle_before, idle_after].concat())?;
@@ -194,18 +199,13 @@ fn overload(dir: &Path, runtime: &Runtime, probe: &mut Probe, time: Duration) ->
     ])
 }
 
-fn floods(
-    dir: &Path,
-    runtime: &Runtime,
-    probe: &mut Probe,
-    daemon: &Process,
-    time: Duration,
-) -> Result<Vec<Found>, Failure> {
+fn floods(dir: &Path, runtime: &Runtime, daemon: &Process, time: Duration) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
+    let mut probe = runtime.block_on(Probe::connect(dir))?;
     for kind in flood::Kind::ALL {
         let idle = runtime.block_on(probe.mint_for(time / 2))?;
         let before = resident_mib(daemon)?;
-        let mut flood = Process::start("flood", dir)?;
+        let mut flood = Process::start_nicer("flood", dir, NICER)?;
         let (under, sent) = std::thread::scope(|scope| {
             let flooding = scope.spawn(|| flood.ask(&flood::Flood { kind, time }));
             let under = runtime.block_on(probe.mint_for(time));
@@ -239,7 +239,8 @@ fn p99(mut times: Vec<Duration>) -> Result<f64, Failure> {
     Ok(times.get(at).ok_or("nothing was measured")?.as_secs_f64() * 1e3)
 }
 
-/// An honest caller who looks how long its calls take.
+/// An honest caller who looks how long its calls take. Its connections live while its thread has something to do, so it
+/// connects anew after a pause.
 struct Probe {
     mints: Mints,
     operator: Broker,

@@ -11,7 +11,7 @@ use brevet_core::revision::{Basis, Revision};
 use brevet_core::time::Timestamp;
 use brevet_journal::checkpoint::{CheckpointSigner, Signature, SigningFailed};
 use brevet_journal::sqlite::{Options, Sqlite};
-use brevet_journal::{Entry, Journal, Kind};
+use brevet_journal::{Entry, Journal, Kind, Precedence};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ async fn append_one(journal: &Sqlite, sample: &Sample) -> Result<(), Failure> {
     let basis = Basis { tree: Revision::ZERO, control: Revision::ZERO };
     let entry = Entry {
         kind: Kind::Tree { root, basis },
-        grows: true,
+        precedence: Precedence::Growth,
         body: record::encode(&sample.envelope, &sample.fact, Some(&sample.evidence))?,
     };
     let ticket = journal.append(entry, &mut |_| {})?;

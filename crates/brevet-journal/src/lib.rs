@@ -87,8 +87,8 @@ pub trait Journal: Send + Sync {
 pub struct Entry {
     /// What the entry changes and what it was decided under.
     pub kind: Kind,
-    /// Whether it makes the state grow (opening, issuing, delegating), and is therefore refused when space gets short.
-    pub grows: bool,
+    /// What it makes way for.
+    pub precedence: Precedence,
     /// The encoded record, complete but for its revision, which the row's key and the chain hash carry.
     pub body: Vec<u8>,
 }
@@ -108,11 +108,21 @@ pub enum Kind {
         /// The control revision it was decided under.
         basis: Revision,
     },
-    /// A first key, a start, a digest: it conflicts with nothing and moves nothing.
+    /// A denial, a first key, a start, a digest: it conflicts with nothing and moves nothing.
     Note,
-    /// A denial that is about to be answered: as a note, but it makes way for what ends when the queue or the disk
-    /// gets full. The caller then answers that it cannot answer.
+}
+
+/// What makes way for what when space, the queue or time gets short: each for those behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precedence {
+    /// It makes the state grow: opening, issuing, delegating, letting in. It is refused first.
+    Growth,
+    /// A denial that is about to be answered. Where it is refused, the caller answers that it cannot answer.
     Denial,
+    /// What ends by itself or by whoever holds it, and whatever else is to be on record.
+    Ending,
+    /// What somebody ends for others: a lock, a revocation. The commit that takes it along waits for nobody.
+    Stop,
 }
 
 /// A durable record.

@@ -27,7 +27,7 @@ impl Order {
         let basis = match kind {
             Kind::Tree { basis, .. } => basis.control,
             Kind::Control { basis } => *basis,
-            Kind::Note | Kind::Denial => self.control,
+            Kind::Note => self.control,
         };
         // INVARIANT: nothing that was decided before a control change is recorded behind it.
         if basis != self.control && !sabotage::on("ignore_control_revision") {

@@ -8,7 +8,8 @@ use brevet_core::digest::StateDigest;
 use brevet_core::revision::{Incarnation, Revision};
 use brevet_journal::order::Order;
 use brevet_journal::{
-    AppendError, Entry, Head, Journal, Kind, Link, Progress, ReadError, Record, Reply, SnapshotError, Ticket,
+    AppendError, Entry, Head, Journal, Kind, Link, Precedence, Progress, ReadError, Record, Reply,
+    SnapshotError, Ticket,
 };
 
 /// A journal in memory. What is queued is durable at once, unless durability is held.
@@ -146,7 +147,7 @@ impl Journal for Memory {
         if self.progress.is_sealed() {
             return Err(AppendError::Sealed);
         }
-        if entry.grows && state.full {
+        if entry.precedence == Precedence::Growth && state.full {
             return Err(AppendError::NoSpace);
         }
         let revision = state.order.assign(&entry.kind)?;
@@ -204,7 +205,7 @@ mod tests {
     use super::*;
 
     fn note() -> Entry {
-        Entry { kind: Kind::Note, grows: true, body: b"note".to_vec() }
+        Entry { kind: Kind::Note, precedence: Precedence::Growth, body: b"note".to_vec() }
     }
 
     fn memory() -> Arc<Memory> {
@@ -245,7 +246,7 @@ mod tests {
         let journal = memory();
         journal.set_full(true);
         assert_eq!(journal.append(note(), &mut |_| panic!()).unwrap_err(), AppendError::NoSpace);
-        assert!(journal.append(Entry { grows: false, ..note() }, &mut |_| ()).is_ok());
+        assert!(journal.append(Entry { precedence: Precedence::Ending, ..note() }, &mut |_| ()).is_ok());
     }
 
     #[tokio::test]

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use brevet_core::digest::StateDigest;
 use brevet_core::revision::Revision;
+use brevet_core::sabotage;
 use tokio::sync::oneshot;
 
 use crate::chain::Link;
 use crate::order::Order;
 use crate::progress::{Progress, Ticket};
-use crate::{AppendError, Entry, Kind, ReadError, Record};
+use crate::{AppendError, Entry, Precedence, ReadError, Record};
 
 /// A commit waits for so many records at most: beyond, what it costs by itself is a small part of what they cost.
 const GATHERED_MAX: u32 = 64;
@@ -44,6 +45,8 @@ struct Queue {
     order: Order,
     bodies: Vec<Vec<u8>>,
     bytes: usize,
+    /// One of the records waits for no others.
+    is_urgent: bool,
     questions: Vec<Question>,
     /// The writer sleeps until so many records are queued.
     sleeps_until: Option<usize>,
@@ -77,6 +80,7 @@ impl Shared {
                 order: Order::after(head.revision, control),
                 bodies: Vec::new(),
                 bytes: 0,
+                is_urgent: false,
                 questions: Vec::new(),
                 sleeps_until: None,
                 closed: false,
@@ -90,10 +94,13 @@ impl Shared {
     }
 
     pub(crate) fn append(&self, entry: Entry, fold: &mut dyn FnMut(Revision)) -> Result<Ticket, AppendError> {
-        let denial = matches!(entry.kind, Kind::Denial);
-        if (entry.grows && !self.ample.load(Ordering::Relaxed))
-            || (denial && self.scarce.load(Ordering::Relaxed))
-        {
+        // Half of the queue is left to denials and endings, and a quarter to endings alone.
+        let (has_space, quarters) = match entry.precedence {
+            Precedence::Growth => (self.ample.load(Ordering::Relaxed), 2),
+            Precedence::Denial => (!self.scarce.load(Ordering::Relaxed), 3),
+            Precedence::Ending | Precedence::Stop => (true, 4),
+        };
+        if !has_space {
             return Err(AppendError::NoSpace);
         }
         // A fold that panicked left a state that nobody knows: nothing is recorded behind it.
@@ -101,14 +108,6 @@ impl Shared {
         if queue.closed || self.progress.is_sealed() {
             return Err(AppendError::Sealed);
         }
-        // Half of the queue is left to denials and endings, and a quarter to endings alone.
-        let quarters = if entry.grows {
-            2
-        } else if denial {
-            3
-        } else {
-            4
-        };
         let share = |max: usize| max / 4 * quarters;
         if queue.bodies.len() >= share(self.limits.queue_records_max)
             || queue.bytes >= share(self.limits.queue_bytes_max)
@@ -119,6 +118,7 @@ impl Shared {
         fold(revision);
         queue.bytes += entry.body.len();
         queue.bodies.push(entry.body);
+        queue.is_urgent |= entry.precedence == Precedence::Stop && !sabotage::on("stops_wait_for_company");
         self.call(queue);
         Ok(Ticket::new(&self.progress, revision))
     }
@@ -159,7 +159,7 @@ impl Shared {
     ///
     /// Those who were answered together tend to come back together, and a few more with them: they are waited for as long
     /// as they keep coming, for each longer the more they were, up to a part of the commit window. If they do not come, the
-    /// commit holds fewer, and the next one waits for fewer. A single caller never waits.
+    /// commit holds fewer, and the next one waits for fewer. A single caller never waits, nor does a stop.
     pub(crate) fn turn(&self, last_batch: usize, rest: Duration) -> Turn {
         let mut queue = self.sleep(self.queue(), 1, rest);
         let returning = u32::try_from(last_batch).unwrap_or(GATHERED_MAX).min(GATHERED_MAX);
@@ -180,6 +180,7 @@ impl Shared {
             return if queue.closed { Turn::Close } else { Turn::Idle };
         }
         queue.bytes = 0;
+        queue.is_urgent = false;
         let room = Vec::with_capacity(queue.bodies.len());
         Turn::Work {
             bodies: std::mem::replace(&mut queue.bodies, room),
@@ -256,6 +257,6 @@ impl Queue {
 
     /// Whether the writer is to be woken that sleeps until so many records are queued.
     fn calls_for(&self, records: usize) -> bool {
-        self.bodies.len() >= records || !self.questions.is_empty() || self.closed
+        self.bodies.len() >= records || self.is_urgent || !self.questions.is_empty() || self.closed
     }
 }

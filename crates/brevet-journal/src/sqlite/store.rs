@@ -422,9 +422,10 @@ impl From<rusqlite::Error> for OpenStoreError {
 /// A commit of 64 records is a few pages of this size; with SQLite's 4,096 bytes it is dozens, and a third dearer.
 const PAGE_BYTES: i64 = 16_384;
 
-/// The log is moved into the database after this many pages. Until then its blocks are written for the first time,
-/// which costs a change of the file's size at each commit; afterwards they are overwritten.
-const WAL_PAGES_MAX: i64 = 1_000;
+/// The log is moved into the database after this many pages, by the commit that fills it. Whoever waits for that commit
+/// waits for all of them, so they are few. Until the log is full for the first time, its blocks are new, which costs a
+/// change of the file's size at each commit; afterwards they are overwritten.
+const WAL_PAGES_MAX: i64 = 250;
 
 /// Makes a new name in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {

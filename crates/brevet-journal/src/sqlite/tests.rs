@@ -4,11 +4,11 @@ use std::path::Path;
 
 use super::writer::WriteError;
 use super::*;
-use crate::Kind;
 use crate::chain::{ChainHash, Link};
 use crate::checkpoint::{CheckpointSigner, Signature, SigningFailed};
 use crate::sqlite::mark::{Mark, Marker, UNSYNCED_MAX};
 use crate::sqlite::queue::Turn;
+use crate::{Kind, Precedence};
 
 struct NoKey;
 
@@ -66,21 +66,25 @@ fn r1_what_grows_makes_way_for_denials_and_both_for_what_ends() {
     let shared = Shared::new(Link::genesis(Incarnation(1)), Revision::ZERO, limits);
     shared.set_ample(true);
     // Nobody takes from this queue, so it fills up by bytes: to a half, to three quarters, to the end.
-    let fill = |kind: Kind, grows: bool| {
-        let entry = || Entry { kind, grows, body: vec![0; 1_000] };
+    let fill = |precedence| {
+        let entry = || Entry { kind: Kind::Note, precedence, body: vec![0; 1_000] };
         let taken = (0..9).take_while(|_| shared.append(entry(), &mut |_| {}).is_ok()).count();
         (taken, shared.append(entry(), &mut |_| {}).unwrap_err())
     };
-    assert_eq!(fill(Kind::Note, true), (2, AppendError::Busy));
-    assert_eq!(fill(Kind::Denial, false), (1, AppendError::Busy));
-    assert_eq!(fill(Kind::Note, false), (1, AppendError::Busy));
+    assert_eq!(fill(Precedence::Growth), (2, AppendError::Busy));
+    assert_eq!(fill(Precedence::Denial), (1, AppendError::Busy));
+    assert_eq!(fill(Precedence::Ending), (1, AppendError::Busy));
 
     let shared = Shared::new(Link::genesis(Incarnation(1)), Revision::ZERO, limits);
     shared.set_scarce(true);
-    let append =
-        |kind| shared.append(Entry { kind, grows: false, body: Vec::new() }, &mut |_| {}).map(|_| ());
-    assert_eq!(append(Kind::Denial), Err(AppendError::NoSpace));
-    assert_eq!(append(Kind::Note), Ok(()));
+    let append = |precedence| {
+        let entry = Entry { kind: Kind::Note, precedence, body: Vec::new() };
+        shared.append(entry, &mut |_| {}).map(|_| ())
+    };
+    assert_eq!(append(Precedence::Growth), Err(AppendError::NoSpace));
+    assert_eq!(append(Precedence::Denial), Err(AppendError::NoSpace));
+    assert_eq!(append(Precedence::Ending), Ok(()));
+    assert_eq!(append(Precedence::Stop), Ok(()));
 }
 
 #[test]
@@ -94,7 +98,7 @@ fn a_commit_waits_for_those_who_were_answered_by_the_last() {
     };
     let shared = Shared::new(Link::genesis(Incarnation(1)), Revision::ZERO, limits);
     let append = |body: u8| {
-        let entry = Entry { kind: Kind::Note, grows: false, body: vec![body] };
+        let entry = Entry { kind: Kind::Note, precedence: Precedence::Ending, body: vec![body] };
         drop(shared.append(entry, &mut |_| {}).unwrap());
     };
     let turn = |last_batch| match shared.turn(last_batch, Duration::from_secs(1 << 20)) {

@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use brevet_core::revision::Revision;
 use brevet_journal::checkpoint::{CheckpointSigner, Signature, SigningFailed};
 use brevet_journal::sqlite::{Options, SpaceProbe};
-use brevet_journal::{AppendError, Entry, Journal, TicketError};
+use brevet_journal::{AppendError, Entry, Journal, Precedence, TicketError};
 use brevet_testkit::journal::conformance::{self, is_pending, note};
 
 use crate::fixture::{Key, append, options, replay, start, wait};
@@ -110,6 +111,32 @@ fn u2_commits_shared_by_many_callers_keep_every_record() {
 }
 
 #[test]
+fn r5_a_stop_waits_for_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gate, has_entered, let_go) = gate();
+    // Whoever is waited for is waited for longer than the test may take.
+    let options =
+        Options { checkpoint_records: 1, commit_window_micros_max: u32::MAX, ..options(dir.path()) };
+    let journal = start(options, gate);
+    let let_go = let_go; // dropped before the journal, whose end waits for the signer
+    let add = |precedence| drop(journal.append(Entry { precedence, ..note(b"x") }, &mut |_| ()).unwrap());
+    let commits = || has_entered.recv_timeout(Duration::from_secs(20));
+    add(Precedence::Ending);
+    commits().unwrap();
+    // Eight come while that is committed, and are committed together; as many are waited for thereafter.
+    (0..8).for_each(|_| add(Precedence::Ending));
+    let_go.send(Ok([0; 64])).unwrap();
+    commits().unwrap();
+    add(Precedence::Ending);
+    let_go.send(Ok([0; 64])).unwrap();
+    assert!(has_entered.recv_timeout(Duration::from_millis(20)).is_err());
+    add(Precedence::Stop);
+    commits().unwrap();
+    let_go.send(Ok([0; 64])).unwrap();
+    wait(journal.durable(Revision(11))).unwrap();
+}
+
+#[test]
 fn short_of_space_only_endings_are_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let free = Arc::new(AtomicU64::new(1 << 30));
@@ -120,7 +147,8 @@ fn short_of_space_only_endings_are_recorded() {
     let reserve = dir.path().join("journal.reserve");
     let journal =
         start(Options { reserve_bytes: 1 << 20, space: probe, ..options(dir.path()) }, Key::new("k"));
-    let grow = || journal.append(Entry { grows: true, ..note(b"mint") }, &mut |_| ()).map(|_| ());
+    let grow =
+        || journal.append(Entry { precedence: Precedence::Growth, ..note(b"mint") }, &mut |_| ()).map(|_| ());
     // Two endings: the look at the disk comes after the answer to the first.
     let look = || append(&*journal, [b"ending".to_vec(), b"ending".to_vec()]);
     assert_eq!(grow(), Ok(()));
@@ -148,11 +176,12 @@ fn a_slow_disk_sheds_what_grows_before_what_ends() {
     let (gate, has_entered, let_go) = gate();
     let journal = start(Options { checkpoint_records: 1, queue_records_max: 4, ..options(dir.path()) }, gate);
     let let_go = let_go; // dropped before the journal, whose end waits for the signer
-    let add = |grows| journal.append(Entry { grows, ..note(b"x") }, &mut |_| ()).map(|_| ());
-    add(false).unwrap();
+    let add = |precedence| journal.append(Entry { precedence, ..note(b"x") }, &mut |_| ()).map(|_| ());
+    let (grow, end) = (|| add(Precedence::Growth), || add(Precedence::Ending));
+    end().unwrap();
     has_entered.recv().unwrap();
-    assert_eq!([add(true), add(true), add(true)], [Ok(()), Ok(()), Err(AppendError::Busy)]);
-    assert_eq!([add(false), add(false), add(false)], [Ok(()), Ok(()), Err(AppendError::Busy)]);
+    assert_eq!([grow(), grow(), grow()], [Ok(()), Ok(()), Err(AppendError::Busy)]);
+    assert_eq!([end(), end(), end()], [Ok(()), Ok(()), Err(AppendError::Busy)]);
     for _ in 0..2 {
         let_go.send(Ok([0; 64])).unwrap();
     }

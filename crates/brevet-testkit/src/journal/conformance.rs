@@ -11,7 +11,7 @@ use brevet_core::digest::StateDigest;
 use brevet_core::id::{Id, RootTaskId};
 use brevet_core::revision::{Basis, Incarnation, Revision};
 use brevet_journal::{
-    AppendError, ChainHash, Cursor, Entry, Journal, Kind, Link, SnapshotError, Tail, TailError,
+    AppendError, ChainHash, Cursor, Entry, Journal, Kind, Link, Precedence, SnapshotError, Tail, TailError,
 };
 
 /// Runs every check.
@@ -35,19 +35,19 @@ pub fn run<J: Journal + 'static>(open: impl Fn() -> Arc<J>) {
 pub fn tree(control: Revision, body: &[u8]) -> Entry {
     let root = RootTaskId(Id::from_bytes([1; 16]));
     let basis = Basis { tree: Revision::ZERO, control };
-    Entry { kind: Kind::Tree { root, basis }, grows: false, body: body.to_owned() }
+    Entry { kind: Kind::Tree { root, basis }, precedence: Precedence::Ending, body: body.to_owned() }
 }
 
 /// A control change, decided under a control revision.
 #[must_use]
 pub fn control(basis: Revision) -> Entry {
-    Entry { kind: Kind::Control { basis }, grows: false, body: b"control".to_vec() }
+    Entry { kind: Kind::Control { basis }, precedence: Precedence::Ending, body: b"control".to_vec() }
 }
 
 /// A note.
 #[must_use]
 pub fn note(body: &[u8]) -> Entry {
-    Entry { kind: Kind::Note, grows: false, body: body.to_owned() }
+    Entry { kind: Kind::Note, precedence: Precedence::Ending, body: body.to_owned() }
 }
 
 /// Whether a future is still unresolved after one look.
