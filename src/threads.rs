@@ -13,13 +13,13 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
 /// By how much the threads of everybody are nicer than the others (nice(2), which on Linux is of the thread alone).
-pub const NICER: i32 = 5;
+const NICER: i32 = 5;
 
 /// The threads that serve everybody: one for each processor.
 ///
 /// # Errors
 /// If the system gives no more threads or descriptors.
-pub fn of_everybody() -> io::Result<Runtime> {
+pub(crate) fn of_everybody() -> io::Result<Runtime> {
     let step_back = || {
         if let Err(problem) = nice(NICER) {
             warn!(%problem, "a thread could not step back behind those of the emergency stop");
@@ -32,6 +32,6 @@ pub fn of_everybody() -> io::Result<Runtime> {
 ///
 /// # Errors
 /// If the system gives no more threads or descriptors.
-pub fn of_stops() -> io::Result<Runtime> {
+pub(crate) fn of_stops() -> io::Result<Runtime> {
     Builder::new_multi_thread().thread_name("stops").worker_threads(1).enable_all().build()
 }

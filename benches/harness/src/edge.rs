@@ -1,11 +1,10 @@
 //! Overload and floods: B19 and B20.
 //!
 //! Here the unit is time on the wall, since what is asked is how long an honest caller waits; so each figure is held
-//! against the same call on the same machine just before. Who rushes and who floods are processes of their own. What
-//! floods has one thread, that is one core at most, and stands where the daemon's threads for everybody stand, in front
-//! of nobody and behind nobody who has to do with it. Who rushes stands behind everybody else for the machine's time, at
-//! its peak as under overload, since elsewhere it would have a machine of its own. The limit of a single caller's rate is
-//! set out of the way: it would keep the overload out before it is one.
+//! against the same call on the same machine just before. Who rushes and who floods are processes of their own, and stand
+//! behind everybody else for the machine's time, since elsewhere they would have machines of their own; whoever rushes
+//! does so at its peak as under overload. What floods has one thread, that is one core at most. The limit of a single
+//! caller's rate is set out of the way: it would keep the overload out before it is one.
 
 mod flood;
 mod rush;
@@ -15,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brevet::clock::since_boot;
-use brevet::threads::NICER;
 use brevet_api::v1;
 use brevet_client::Broker;
 use clap::Args;
@@ -36,8 +34,6 @@ const OVERLOAD: u64 = 5;
 const LET_IN: u64 = 768;
 /// Connections of whoever asks for so much: each has as many streams as one may have.
 const CONNECTIONS: u64 = OVERLOAD * LET_IN / 128;
-/// Behind everybody else (nice(2)).
-const NICEST: i32 = 19;
 /// Between two probes.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -161,7 +157,7 @@ fn configure(dir: &Path) -> Result<(), Failure> {
 }
 
 fn overload(dir: &Path, runtime: &Runtime, time: Duration) -> Result<Vec<Found>, Failure> {
-    let mut rush = Process::start_nicer("rush", dir, NICEST)?;
+    let mut rush = Process::start_behind("rush", dir)?;
     let aside = time / 6;
     let calm = |in_flight, time| Rush { connections: CONNECTIONS, in_flight, time };
     // As many in flight as give the most, and as long as under overload: what the disk owes is paid within either.
@@ -205,7 +201,7 @@ fn floods(dir: &Path, runtime: &Runtime, daemon: &Process, time: Duration) -> Re
     for kind in flood::Kind::ALL {
         let idle = runtime.block_on(probe.mint_for(time / 2))?;
         let before = resident_mib(daemon)?;
-        let mut flood = Process::start_nicer("flood", dir, NICER)?;
+        let mut flood = Process::start_behind("flood", dir)?;
         let (under, sent) = std::thread::scope(|scope| {
             let flooding = scope.spawn(|| flood.ask(&flood::Flood { kind, time }));
             let under = runtime.block_on(probe.mint_for(time));

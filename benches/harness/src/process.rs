@@ -38,10 +38,10 @@ impl Process {
         Self::spawn(Command::new(std::env::current_exe()?), command, dir)
     }
 
-    /// Likewise, so much nicer for the machine's time.
-    pub(crate) fn start_nicer(command: &'static str, dir: &Path, nicer: i32) -> Result<Self, Failure> {
+    /// Likewise, behind everybody else for the machine's time.
+    pub(crate) fn start_behind(command: &'static str, dir: &Path) -> Result<Self, Failure> {
         let mut nice = Command::new("nice");
-        nice.args(["-n", &nicer.to_string()]).arg(std::env::current_exe()?);
+        nice.args(["-n", "19"]).arg(std::env::current_exe()?);
         Self::spawn(nice, command, dir)
     }
 
