@@ -1,6 +1,7 @@
 //! The composition root: builds every part once, in order, and runs them until told to stop.
 
 mod error;
+mod gauges;
 mod ground;
 mod keys;
 mod recovery;
@@ -35,6 +36,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 pub use self::error::{StartError, StopError};
+use self::gauges::gauges;
 use self::ground::Ground;
 use self::keys::Keys;
 pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, JWT_SVID_KEY_FILE, TASK_TOKEN_KEY_FILE};
@@ -344,18 +346,6 @@ impl App {
             _ => Err(StopError::Sealed),
         }
     }
-}
-
-/// What is measured when somebody looks.
-fn gauges(broker: &Arc<Broker>) -> Arc<dyn Fn(&Metrics) + Send + Sync> {
-    let broker = Arc::clone(broker);
-    Arc::new(move |metrics| {
-        metrics.set_durable_revision(broker.table.journal().progress().durable().0);
-        metrics.set_live_leases(broker.leases_live());
-        metrics.set_locks_in_force(broker.locks_in_force());
-        metrics.set_streams_open("revocations", broker.streams.len());
-        metrics.set_streams_open("audit", broker.audit_streams.len());
-    })
 }
 
 fn readiness(
