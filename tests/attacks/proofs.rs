@@ -6,13 +6,13 @@ use brevet_testkit::x509::Key;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use crate::shown::{Case, showing};
-use crate::tokens::{AGENT, CREATE, Tokens, sign};
+use crate::shown::{Case, Forge, showing};
+use crate::tokens::{CREATE, sign};
 use crate::world::now;
 
 /// A good token with whatever proof.
-fn proof(tokens: &Tokens, what: &str, header: &Value, claims: &Value, recorded: &'static str) -> Case {
-    let good = tokens.svid(&Tokens::claims(AGENT));
+fn proof(tokens: &Forge<'_>, what: &str, header: &Value, claims: &Value, recorded: &'static str) -> Case {
+    let good = tokens.signed(&tokens.claims());
     let mut claims = claims.clone();
     if claims.get("ath").is_none() {
         let hash = digest(&SHA256, good.as_bytes());
@@ -22,16 +22,16 @@ fn proof(tokens: &Tokens, what: &str, header: &Value, claims: &Value, recorded: 
     Case { what: what.to_owned(), headers: showing(&good, &proof), recorded }
 }
 
-fn proof_header(tokens: &Tokens) -> Value {
+fn proof_header(tokens: &Forge<'_>) -> Value {
     json!({"alg": "ES384", "typ": "dpop+jwt", "jwk": tokens.issued.jwk()})
 }
 
-fn proof_claims(tokens: &Tokens) -> Value {
+fn proof_claims(tokens: &Forge<'_>) -> Value {
     let url = tokens.world.endpoints().grpc + CREATE;
     json!({"jti": "j", "htm": "POST", "htu": url, "iat": now().seconds()})
 }
 
-pub(crate) fn edwards_keys(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn edwards_keys(tokens: &Forge<'_>) -> Vec<Case> {
     let small_order = URL_SAFE_NO_PAD.encode([0; 32]);
     let jwk = json!({"kty": "OKP", "crv": "Ed25519", "x": small_order});
     ["EdDSA", "Ed25519", "ES256"]
@@ -43,7 +43,7 @@ pub(crate) fn edwards_keys(tokens: &Tokens) -> Vec<Case> {
         .into()
 }
 
-pub(crate) fn others(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn others(tokens: &Forge<'_>) -> Vec<Case> {
     let (good, claims, at) = (proof_header(tokens), proof_claims(tokens), now().seconds());
     let private = {
         let mut jwk = tokens.issued.jwk();

@@ -1,6 +1,7 @@
 //! What is shown to the daemon as proof of who calls, and proves nobody.
 
 use std::net::TcpListener;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
@@ -29,8 +30,87 @@ pub(crate) const P256_ORDER: [u8; 32] = [
     0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
 
-/// The cases of one attack, made for a daemon.
-pub(crate) type Cases = fn(&Tokens) -> Vec<Case>;
+/// Whose tokens are tampered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Those of a trust domain.
+    JwtSvid,
+    /// Those of an issuer.
+    Oidc,
+}
+
+/// What the cases are made with, for a daemon.
+pub(crate) struct Forge<'a> {
+    tokens: &'a Tokens,
+    kind: Kind,
+}
+
+impl Deref for Forge<'_> {
+    type Target = Tokens;
+
+    fn deref(&self) -> &Tokens {
+        self.tokens
+    }
+}
+
+impl<'a> Forge<'a> {
+    pub(crate) const fn of(kind: Kind, tokens: &'a Tokens) -> Self {
+        Self { tokens, kind }
+    }
+
+    /// The key that the daemon believes, whose name is `k`.
+    fn key(&self) -> &Key {
+        match self.kind {
+            Kind::JwtSvid => &self.svids,
+            Kind::Oidc => &self.issued,
+        }
+    }
+
+    /// What it signs with, and what other keys of its kind do.
+    const fn algorithms(&self) -> [&'static str; 2] {
+        match self.kind {
+            Kind::JwtSvid => ["ES256", "ES384"],
+            Kind::Oidc => ["ES384", "ES256"],
+        }
+    }
+
+    /// The claims of a good token.
+    pub(crate) fn claims(&self) -> Value {
+        match self.kind {
+            Kind::JwtSvid => Tokens::claims(AGENT),
+            Kind::Oidc => {
+                let mut claims = Tokens::claims("robot");
+                claims["iss"] = json!(ISSUER);
+                claims
+            }
+        }
+    }
+
+    /// A token with these claims that is good in everything else.
+    pub(crate) fn signed(&self, claims: &Value) -> String {
+        match self.kind {
+            Kind::JwtSvid => self.svid(claims),
+            Kind::Oidc => self.token(claims),
+        }
+    }
+
+    /// The header of a good token with another member, or with one of another value.
+    fn with(&self, name: &str, value: Value) -> Value {
+        let mut header = json!({"alg": self.algorithms()[0], "kid": "k", "typ": "JWT"});
+        header[name] = value;
+        header
+    }
+}
+
+/// The order of P-384 (SEC 2 §2.5.1).
+const P384_ORDER: [u8; 48] = [
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xc7, 0x63, 0x4d, 0x81, 0xf4, 0x37, 0x2d, 0xdf, 0x58, 0x1a,
+    0x0d, 0xb2, 0x48, 0xb0, 0xa7, 0x7a, 0xec, 0xec, 0x19, 0x6a, 0xcc, 0xc5, 0x29, 0x73,
+];
+
+/// The cases of one attack.
+pub(crate) type Cases = fn(&Forge<'_>) -> Vec<Case>;
 
 /// Shows all of it and holds the journal against it.
 pub(crate) async fn run(attacks: impl Iterator<Item = (u8, Cases)>) {
@@ -39,10 +119,13 @@ pub(crate) async fn run(attacks: impl Iterator<Item = (u8, Cases)>) {
     let stranger = tokens.client(None, "", &tokens.holder).await;
     let mut expected = Vec::new();
     for (number, cases) in attacks {
-        for Case { what, headers, recorded } in cases(&tokens) {
-            println!("{number}: {what}");
-            send(&stranger, headers, recorded).await;
-            expected.push((format!("{number}: {what}"), recorded));
+        for kind in [Kind::JwtSvid, Kind::Oidc] {
+            for Case { what, headers, recorded } in cases(&Forge::of(kind, &tokens)) {
+                let what = format!("{number}, {kind:?}: {what}");
+                println!("{what}");
+                send(&stranger, headers, recorded).await;
+                expected.push((what, recorded));
+            }
         }
     }
     drop(stranger);
@@ -83,78 +166,72 @@ pub(crate) fn showing(token: &str, proof: &str) -> HeaderMap {
 }
 
 /// A token with a good proof.
-fn token(tokens: &Tokens, what: impl Into<String>, token: &str, recorded: &'static str) -> Case {
+fn token(tokens: &Forge<'_>, what: impl Into<String>, token: &str, recorded: &'static str) -> Case {
     Case { what: what.into(), headers: with_proof(tokens, token), recorded }
 }
 
 /// Good claims under this header, signed by the key `k`.
-fn header(tokens: &Tokens, header: &str, recorded: &'static str) -> Case {
-    token(tokens, header, &sign(&tokens.svids, header, &Tokens::claims(AGENT)), recorded)
+fn header(tokens: &Forge<'_>, header: &str, recorded: &'static str) -> Case {
+    token(tokens, header, &sign(tokens.key(), header, &tokens.claims()), recorded)
 }
 
-fn headers(tokens: &Tokens, texts: &[Value], recorded: &'static str) -> Vec<Case> {
+fn headers(tokens: &Forge<'_>, texts: &[Value], recorded: &'static str) -> Vec<Case> {
     texts.iter().map(|text| header(tokens, &text.to_string(), recorded)).collect()
 }
 
-/// The header of a good token with another member, or with one of another value.
-fn with(name: &str, value: Value) -> Value {
-    let mut header = json!({"alg": "ES256", "kid": "k", "typ": "JWT"});
-    header[name] = value;
-    header
-}
-
 /// A good token with another claim, or with one of another value.
-fn claim(tokens: &Tokens, name: &str, value: Value, recorded: &'static str) -> Case {
-    let mut claims = Tokens::claims(AGENT);
+fn claim(tokens: &Forge<'_>, name: &str, value: Value, recorded: &'static str) -> Case {
+    let mut claims = tokens.claims();
     let what = format!("{name} {value}");
     claims[name] = value;
-    token(tokens, what, &tokens.svid(&claims), recorded)
+    token(tokens, what, &tokens.signed(&claims), recorded)
 }
 
-fn claims(tokens: &Tokens, name: &str, values: &[Value], recorded: &'static str) -> Vec<Case> {
+fn claims(tokens: &Forge<'_>, name: &str, values: &[Value], recorded: &'static str) -> Vec<Case> {
     values.iter().map(|value| claim(tokens, name, value.clone(), recorded)).collect()
 }
 
 /// A good token without a claim.
-fn without(tokens: &Tokens, name: &str, recorded: &'static str) -> Case {
-    let mut claims = Tokens::claims(AGENT);
+fn without(tokens: &Forge<'_>, name: &str, recorded: &'static str) -> Case {
+    let mut claims = tokens.claims();
     claims.as_object_mut().unwrap().remove(name);
-    token(tokens, format!("no {name}"), &tokens.svid(&claims), recorded)
+    token(tokens, format!("no {name}"), &tokens.signed(&claims), recorded)
 }
 
 /// These bytes as the payload of a well signed token.
-fn payload(tokens: &Tokens, bytes: &[u8]) -> Case {
+fn payload(tokens: &Forge<'_>, bytes: &[u8]) -> Case {
     let what = String::from_utf8_lossy(bytes.get(..bytes.len().min(60)).unwrap()).into_owned();
     let input = format!(
         "{}.{}",
-        URL_SAFE_NO_PAD.encode(with("typ", json!("JWT")).to_string()),
+        URL_SAFE_NO_PAD.encode(tokens.with("typ", json!("JWT")).to_string()),
         URL_SAFE_NO_PAD.encode(bytes)
     );
-    let signature = URL_SAFE_NO_PAD.encode(tokens.svids.sign_jose("", input.as_bytes()));
+    let signature = URL_SAFE_NO_PAD.encode(tokens.key().sign_jose("", input.as_bytes()));
     token(tokens, what, &format!("{input}.{signature}"), "malformed")
 }
 
-pub(crate) fn algorithms(tokens: &Tokens) -> Vec<Case> {
-    let names = ["none", "None", "nOnE", "NONE", "", " ES256", "es256", "ES256K", "EdDSA", "ES512"];
-    let mut values: Vec<Value> = names.iter().map(|name| with("alg", json!(name))).collect();
-    values.extend([json!(1), json!(["ES256"]), json!(null), json!({})].map(|value| with("alg", value)));
+pub(crate) fn algorithms(tokens: &Forge<'_>) -> Vec<Case> {
+    let names = ["none", "None", "nOnE", "NONE", "", " ES256", "es256", "ES256K", "EdDSA", "ES512", "es384"];
+    let mut values: Vec<Value> = names.iter().map(|name| tokens.with("alg", json!(name))).collect();
+    values
+        .extend([json!(1), json!(["ES256"]), json!(null), json!({})].map(|value| tokens.with("alg", value)));
     values.push(json!({"kid": "k", "typ": "JWT"}));
     let mut cases = headers(tokens, &values, "alg_forbidden");
     // Unsigned, as RFC 7519 §6 has it.
-    let signed = sign(&tokens.svids, r#"{"alg":"none","kid":"k"}"#, &Tokens::claims(AGENT));
+    let signed = sign(tokens.key(), r#"{"alg":"none","kid":"k"}"#, &tokens.claims());
     let unsigned = signed.rsplit_once('.').unwrap().0.to_owned() + ".";
     cases.push(token(tokens, "unsigned", &unsigned, "alg_forbidden"));
     cases
 }
 
-pub(crate) fn public_keys_as_secrets(tokens: &Tokens) -> Vec<Case> {
-    let der = tokens.svids.spki();
+pub(crate) fn public_keys_as_secrets(tokens: &Forge<'_>) -> Vec<Case> {
+    let der = tokens.key().spki();
     let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(&der));
-    let jwk = Value::Object(tokens.svids.jwk()).to_string();
+    let jwk = Value::Object(tokens.key().jwk()).to_string();
     let secrets = [("der", der), ("pem", pem.into_bytes()), ("jwk", jwk.into_bytes()), ("empty", vec![])];
     let mac = |name: &str, algorithm: hmac::Algorithm, secret: &[u8]| {
-        let header = with("alg", json!(name)).to_string();
-        let claims = Tokens::claims(AGENT).to_string();
+        let header = tokens.with("alg", json!(name)).to_string();
+        let claims = tokens.claims().to_string();
         let input = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let tag = hmac::sign(&hmac::Key::new(algorithm, secret), input.as_bytes());
         format!("{input}.{}", URL_SAFE_NO_PAD.encode(tag))
@@ -170,17 +247,18 @@ pub(crate) fn public_keys_as_secrets(tokens: &Tokens) -> Vec<Case> {
     algorithms.into_iter().flat_map(each).collect()
 }
 
-pub(crate) fn other_algorithms(tokens: &Tokens) -> Vec<Case> {
-    let values = ["RS256", "PS256", "ES384", "RS512"].map(|name| with("alg", json!(name)));
+pub(crate) fn other_algorithms(tokens: &Forge<'_>) -> Vec<Case> {
+    let values =
+        ["RS256", "PS256", tokens.algorithms()[1], "RS512"].map(|name| tokens.with("alg", json!(name)));
     headers(tokens, &values, "alg_key_mismatch")
 }
 
-pub(crate) fn key_names(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn key_names(tokens: &Forge<'_>) -> Vec<Case> {
     let names = ["other", "K", "", "../../dev/null", "/etc/passwd", "' OR 1=1 --", "k\0", "k ", "\u{212a}"];
-    let mut values: Vec<Value> = names.iter().map(|name| with("kid", json!(name))).collect();
-    values.extend([json!(1), json!(["k"]), json!(null)].map(|value| with("kid", value)));
-    values.push(json!({"alg": "ES256"}));
-    values.push(with("kid", json!("k".repeat(2_000))));
+    let mut values: Vec<Value> = names.iter().map(|name| tokens.with("kid", json!(name))).collect();
+    values.extend([json!(1), json!(["k"]), json!(null)].map(|value| tokens.with("kid", value)));
+    values.push(json!({"alg": tokens.algorithms()[0]}));
+    values.push(tokens.with("kid", json!("k".repeat(2_000))));
     headers(tokens, &values, "kid_unknown")
 }
 
@@ -190,53 +268,60 @@ pub(crate) async fn nobody_follows(tokens: &Tokens) {
     listener.set_nonblocking(true).unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
     let stranger = tokens.client(None, "", &tokens.holder).await;
-    for name in ["jku", "x5u"] {
-        let case = header(tokens, &with(name, json!(url)).to_string(), "header_forbidden");
-        send(&stranger, case.headers, case.recorded).await;
+    for kind in [Kind::JwtSvid, Kind::Oidc] {
+        let forge = Forge::of(kind, tokens);
+        for name in ["jku", "x5u"] {
+            let case = header(&forge, &forge.with(name, json!(url)).to_string(), "header_forbidden");
+            send(&stranger, case.headers, case.recorded).await;
+        }
     }
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody connected");
 }
 
-pub(crate) fn pointers(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn pointers(tokens: &Forge<'_>) -> Vec<Case> {
     let urls = ["http://127.0.0.1/keys", "http://169.254.169.254/latest", "file:///etc/passwd", ""];
-    let values = ["jku", "x5u"].into_iter().flat_map(|name| urls.map(|url| with(name, json!(url))));
+    let values = ["jku", "x5u"].into_iter().flat_map(|name| urls.map(|url| tokens.with(name, json!(url))));
     headers(tokens, &values.collect::<Vec<_>>(), "header_forbidden")
 }
 
-pub(crate) fn own_keys(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn own_keys(tokens: &Forge<'_>) -> Vec<Case> {
     let key = Key::p256();
     let values =
         [("jwk", json!(key.jwk())), ("x5c", json!([STANDARD.encode(key.spki())])), ("jwk", json!({}))];
     let own = |(name, value): (&str, Value)| {
-        let signed = sign(&key, &with(name, value).to_string(), &Tokens::claims(AGENT));
+        let signed = sign(&key, &tokens.with(name, value).to_string(), &tokens.claims());
         token(tokens, format!("its own {name}"), &signed, "header_forbidden")
     };
     values.into_iter().map(own).collect()
 }
 
-pub(crate) fn extensions(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn extensions(tokens: &Forge<'_>) -> Vec<Case> {
     let mut values: Vec<Value> =
         [json!(["exp"]), json!([]), json!(["alg"]), json!(["b64"]), json!("alg"), json!(null)]
-            .map(|value| with("crit", value))
+            .map(|value| tokens.with("crit", value))
             .into();
-    values.extend([json!(false), json!(true)].map(|value| with("b64", value)));
+    values.extend([json!(false), json!(true)].map(|value| tokens.with("b64", value)));
     headers(tokens, &values, "crit_unsupported")
 }
 
-pub(crate) fn further_headers(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn further_headers(tokens: &Forge<'_>) -> Vec<Case> {
     let names = ["cty", "x5t", "x5t#S256", "zip", "enc", "iss", "nonce", "brevet", ""];
-    headers(tokens, &names.map(|name| with(name, json!("x"))), "header_forbidden")
+    // Issuers say there which certificate their key has, and nothing is done with it.
+    let passed_over = |name: &&str| tokens.kind == Kind::Oidc && name.starts_with("x5t");
+    let names = names.into_iter().filter(|name| !passed_over(name));
+    let values: Vec<Value> = names.map(|name| tokens.with(name, json!("x"))).collect();
+    headers(tokens, &values, "header_forbidden")
 }
 
-pub(crate) fn types(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn types(tokens: &Forge<'_>) -> Vec<Case> {
     let names = ["at+jwt", "dpop+jwt", "logout+jwt", "secevent+jwt", "application/jwt", "jwt", " JWT", ""];
-    let mut values: Vec<Value> = names.iter().map(|name| with("typ", json!(name))).collect();
-    values.push(with("typ", json!(["JWT"])));
+    let mut values: Vec<Value> = names.iter().map(|name| tokens.with("typ", json!(name))).collect();
+    values.push(tokens.with("typ", json!(["JWT"])));
     headers(tokens, &values, "typ_mismatch")
 }
 
-pub(crate) fn serializations(tokens: &Tokens) -> Vec<Case> {
-    let good = tokens.svid(&Tokens::claims(AGENT));
+pub(crate) fn serializations(tokens: &Forge<'_>) -> Vec<Case> {
+    let good = tokens.signed(&tokens.claims());
     let [head, body, signature]: [&str; 3] = good.split('.').collect::<Vec<_>>().try_into().unwrap();
     let one = json!({"protected": head, "signature": signature});
     let mut cases: Vec<Case> = [
@@ -266,12 +351,18 @@ fn cut(text: &str, bytes: usize) -> &str {
     text.get(..text.len() - bytes).unwrap()
 }
 
-pub(crate) fn encodings(tokens: &Tokens) -> Vec<Case> {
-    let good = tokens.svid(&Tokens::claims(AGENT));
+pub(crate) fn encodings(tokens: &Forge<'_>) -> Vec<Case> {
+    let good = tokens.signed(&tokens.claims());
     let (signed, signature) = good.rsplit_once('.').unwrap();
-    // Of the last character of 64 bytes only four bits count.
-    let next = char::from(signature.as_bytes().last().unwrap() + 1);
-    let trailing_bits = format!("{signed}.{}{next}", cut(signature, 1));
+    // Of the last character of 64 bytes only four bits count, and of 96 bytes, as an ES384 signature has, all do: their
+    // text is lengthened by a character of which two bits count.
+    let trailing_bits = match tokens.kind {
+        Kind::JwtSvid => {
+            let next = char::from(signature.as_bytes().last().unwrap() + 1);
+            format!("{signed}.{}{next}", cut(signature, 1))
+        }
+        Kind::Oidc => format!("{good}AB"),
+    };
     let standard = format!("{signed}.{}+/", cut(signature, 2));
     let mut cases: Vec<Case> = [
         format!("{good}="),
@@ -281,7 +372,8 @@ pub(crate) fn encodings(tokens: &Tokens) -> Vec<Case> {
         format!("{good} "),
         format!(" {good}"),
         good.replacen('.', " .", 1),
-        format!("{signed}.{}", cut(signature, 1)),
+        // No bytes have a text of one more character than a multiple of four.
+        format!("{signed}.{}", cut(signature, (signature.len() - 1) % 4)),
     ]
     .iter()
     .map(|text| token(tokens, text.get(text.len() - 9..).unwrap(), text, "malformed"))
@@ -290,8 +382,8 @@ pub(crate) fn encodings(tokens: &Tokens) -> Vec<Case> {
     cases
 }
 
-pub(crate) fn json_texts(tokens: &Tokens) -> Vec<Case> {
-    let good = Tokens::claims(AGENT).to_string();
+pub(crate) fn json_texts(tokens: &Forge<'_>) -> Vec<Case> {
+    let good = tokens.claims().to_string();
     let inner = good.trim_start_matches('{').trim_end_matches('}');
     let mut texts: Vec<Vec<u8>> = [
         format!(r#"{{"sub":"{ROBOT}",{inner}}}"#),
@@ -317,19 +409,20 @@ pub(crate) fn json_texts(tokens: &Tokens) -> Vec<Case> {
     texts.push([good.as_bytes(), &[0]].concat());
     texts.push([br#"{"x":""#.as_slice(), &[0xff], br#"","#, inner.as_bytes(), b"}"].concat());
     let mut cases: Vec<Case> = texts.iter().map(|text| payload(tokens, text)).collect();
+    let [alg, _] = tokens.algorithms();
     for text in [
-        r#"{"alg":"ES256","kid":"k","alg":"none"}"#,
-        r#"{"alg":"none","kid":"k","alg":"ES256"}"#,
-        r#"{"alg":"ES256","kid":"k"}x"#,
-        "\u{feff}{\"alg\":\"ES256\",\"kid\":\"k\"}",
-        r#"["ES256"]"#,
+        format!(r#"{{"alg":"{alg}","kid":"k","alg":"none"}}"#),
+        format!(r#"{{"alg":"none","kid":"k","alg":"{alg}"}}"#),
+        format!(r#"{{"alg":"{alg}","kid":"k"}}x"#),
+        format!("\u{feff}{{\"alg\":\"{alg}\",\"kid\":\"k\"}}"),
+        format!(r#"["{alg}"]"#),
     ] {
-        cases.push(header(tokens, text, "malformed"));
+        cases.push(header(tokens, &text, "malformed"));
     }
     cases
 }
 
-pub(crate) fn times_that_are_none(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn times_that_are_none(tokens: &Forge<'_>) -> Vec<Case> {
     let at = now().seconds();
     let mut cases = vec![without(tokens, "exp", "time_invalid"), without(tokens, "iat", "time_invalid")];
     let values = [
@@ -354,16 +447,17 @@ pub(crate) fn times_that_are_none(tokens: &Tokens) -> Vec<Case> {
     cases
 }
 
-pub(crate) fn times_past(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn times_past(tokens: &Forge<'_>) -> Vec<Case> {
     let at = now().seconds();
     let ends = |exp: u64| {
-        let claims = json!({"sub": AGENT, "aud": AUDIENCE, "iat": at - 30, "exp": exp});
-        token(tokens, format!("ended {} s ago", at - exp), &tokens.svid(&claims), "expired")
+        let mut claims = tokens.claims();
+        (claims["iat"], claims["exp"]) = (json!(at - 30), json!(exp));
+        token(tokens, format!("ended {} s ago", at - exp), &tokens.signed(&claims), "expired")
     };
     vec![ends(at), ends(at - 1), ends(at - 20), claim(tokens, "iat", json!(at - 62), "token_too_old")]
 }
 
-pub(crate) fn times_to_come(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn times_to_come(tokens: &Forge<'_>) -> Vec<Case> {
     let at = now().seconds();
     let mut cases =
         claims(tokens, "nbf", &[json!(at + 60), json!(at + 299), json!(u64::MAX)], "time_invalid");
@@ -371,7 +465,7 @@ pub(crate) fn times_to_come(tokens: &Tokens) -> Vec<Case> {
     cases
 }
 
-pub(crate) fn audiences(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn audiences(tokens: &Forge<'_>) -> Vec<Case> {
     let mut cases = vec![without(tokens, "aud", "aud_mismatch")];
     let values = [
         json!([]),
@@ -393,7 +487,11 @@ pub(crate) fn audiences(tokens: &Tokens) -> Vec<Case> {
     cases
 }
 
-pub(crate) fn issuers(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn issuers(tokens: &Forge<'_>) -> Vec<Case> {
+    // Those of the issuer are among these.
+    if tokens.kind == Kind::Oidc {
+        return Vec::new();
+    }
     let of = |iss: Option<Value>, recorded| {
         let mut claims = Tokens::claims("robot");
         let what = format!("iss {iss:?}");
@@ -427,7 +525,11 @@ pub(crate) fn issuers(tokens: &Tokens) -> Vec<Case> {
     cases
 }
 
-pub(crate) fn subjects(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn subjects(tokens: &Forge<'_>) -> Vec<Case> {
+    // Those of the issuer are among these.
+    if tokens.kind == Kind::Oidc {
+        return Vec::new();
+    }
     let mut cases = vec![without(tokens, "sub", "sub_mismatch")];
     let domain = AGENT.trim_end_matches("/agent");
     let values = [
@@ -464,30 +566,38 @@ pub(crate) fn subjects(tokens: &Tokens) -> Vec<Case> {
     cases
 }
 
-pub(crate) fn signatures(tokens: &Tokens) -> Vec<Case> {
-    let order = P256_ORDER;
-    let good = tokens.svid(&Tokens::claims(AGENT));
+pub(crate) fn signatures(tokens: &Forge<'_>) -> Vec<Case> {
+    let order: &[u8] = match tokens.kind {
+        Kind::JwtSvid => &P256_ORDER,
+        Kind::Oidc => &P384_ORDER,
+    };
+    let length = order.len();
+    let good = tokens.signed(&tokens.claims());
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
-    let (r, s) = signature.split_at(32);
-    let (zero, one) = (vec![0; 32], [&[0; 31][..], &[1]].concat());
+    let (r, s) = signature.split_at(length);
+    let (zero, one) = (vec![0; length], [&vec![0; length - 1][..], &[1]].concat());
+    let another = match tokens.kind {
+        Kind::JwtSvid => Key::p256(),
+        Kind::Oidc => Key::p384(),
+    };
     [
         ("r = 0", [&zero, s].concat()),
         ("s = 0", [r, &zero].concat()),
         ("both 0", [&zero[..], &zero].concat()),
         ("both 1", [&one[..], &one].concat()),
-        ("r = n", [&order[..], s].concat()),
-        ("s = n", [r, &order].concat()),
-        ("both n", [&order[..], &order].concat()),
-        ("all ones", vec![0xff; 64]),
+        ("r = n", [order, s].concat()),
+        ("s = n", [r, order].concat()),
+        ("both n", [order, order].concat()),
+        ("all ones", vec![0xff; 2 * length]),
         ("swapped", [s, r].concat()),
-        ("in DER", tokens.svids.sign(signed.as_bytes())),
-        ("short", signature[..63].to_vec()),
+        ("in DER", tokens.key().sign(signed.as_bytes())),
+        ("short", signature[..2 * length - 1].to_vec()),
         ("long", [&signature[..], &[0]].concat()),
-        ("of 96 bytes", [&zero[..], r, s].concat()),
+        ("of three numbers", [&zero[..], r, s].concat()),
         ("none", vec![]),
-        ("of another text", tokens.svids.sign_jose("", b"another")),
-        ("by another key", Key::p256().sign_jose("", signed.as_bytes())),
+        ("of another text", tokens.key().sign_jose("", b"another")),
+        ("by another key", another.sign_jose("", signed.as_bytes())),
     ]
     .into_iter()
     .map(|(what, bytes)| {
@@ -496,7 +606,7 @@ pub(crate) fn signatures(tokens: &Tokens) -> Vec<Case> {
     .collect()
 }
 
-pub(crate) fn confirmations(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn confirmations(tokens: &Forge<'_>) -> Vec<Case> {
     let own = Tokens::key(&tokens.holder).thumbprint().to_string();
     let values = [
         json!({"jkt": own, "x5t#S256": URL_SAFE_NO_PAD.encode([1; 32])}),
@@ -512,7 +622,7 @@ pub(crate) fn confirmations(tokens: &Tokens) -> Vec<Case> {
     claims(tokens, "cnf", &values, "cnf_mismatch")
 }
 
-pub(crate) fn old_or_wide(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn old_or_wide(tokens: &Forge<'_>) -> Vec<Case> {
     let at = now().seconds();
     vec![
         claim(tokens, "iat", json!(at - 120), "token_too_old"),
@@ -520,7 +630,11 @@ pub(crate) fn old_or_wide(tokens: &Tokens) -> Vec<Case> {
     ]
 }
 
-pub(crate) fn own_credentials(tokens: &Tokens) -> Vec<Case> {
+pub(crate) fn own_credentials(tokens: &Forge<'_>) -> Vec<Case> {
+    // An issuer's word makes nobody that the broker's own trust domain knows.
+    if tokens.kind == Kind::Oidc {
+        return Vec::new();
+    }
     let own = tokens.world.endpoints().server_spiffe_id.to_string();
     let task = own.replace("/brevet", "/agent/workloads.dev.example/agent/a/task/7zzzzzzzzzzzzzzzzzzzzzzzzz");
     claims(tokens, "sub", &[json!(own), json!(task)], "own_credential")
