@@ -4,10 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use brevet_core::spiffe_id::TrustDomain;
-use brevet_identity::jwk_set::{InvalidJwkSet, JwkSet};
+use brevet_identity::jwk_set::{Ignored, InvalidJwkSet, JwkSet};
 use brevet_identity::oidc::{InvalidIssuer, Issuer};
 use brevet_identity::trust::{Bundle, CallerTrust, InvalidBundle, InvalidTrust};
 use thiserror::Error;
+use tracing::warn;
 
 use crate::config::{Config, OidcConfig};
 use crate::discovery::Discovered;
@@ -88,7 +89,10 @@ fn issuer(oidc: &OidcConfig, discovered: &Discovered) -> Result<Issuer, TrustErr
     let keys = match &oidc.jwks {
         Some(path) => {
             let text = std::fs::read(path).map_err(|source| TrustError::Io { path: path.clone(), source })?;
-            JwkSet::parse(&text).map_err(|problem| TrustError::Keys { path: path.clone(), problem })?
+            let keys =
+                JwkSet::parse(&text).map_err(|problem| TrustError::Keys { path: path.clone(), problem })?;
+            tell(path, keys.ignored());
+            keys
         }
         None => discovered.keys(oidc),
     };
@@ -101,9 +105,18 @@ fn read(trust_domain: &TrustDomain, path: &Path) -> Result<Bundle, TrustError> {
     let text = std::fs::read(path).map_err(|source| TrustError::Io { path: path.to_owned(), source })?;
     let json = text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{');
     let bundle = if json { Bundle::from_spiffe_json(&text) } else { Bundle::from_pem(&text) };
-    bundle.map_err(|problem| TrustError::Bundle {
+    let bundle = bundle.map_err(|problem| TrustError::Bundle {
         path: path.to_owned(),
         trust_domain: trust_domain.clone(),
         problem,
-    })
+    })?;
+    tell(path, bundle.ignored());
+    Ok(bundle)
+}
+
+/// Says what of a file is left out: whoever wrote it may think that it verifies.
+fn tell(path: &Path, ignored: &[(usize, Ignored)]) {
+    for (element, why) in ignored {
+        warn!(path = %path.display(), element, reason = why.reason(), "a key is left out");
+    }
 }

@@ -73,7 +73,7 @@ const ATTACKS: [Attack; 88] = [
     Attack::new(20).shown(proofs::edwards_keys),
     Attack::new(21).held_by(&["tests/e2e/bearer.rs::keys_that_are_refused_change_nothing_and_are_on_record", "tests/attacks/suite.rs::a_hostile_set_of_keys_is_refused_and_the_old_one_stays_in_force", "tests/verify.rs::i1_every_token_proof_and_key_set_gets_the_verdict_that_its_maker_asks_for"]),
     Attack::new(22).held_by(&["tests/e2e/bearer.rs::keys_that_are_refused_change_nothing_and_are_on_record", "tests/attacks/issuer.rs::a_hostile_issuer_harms_neither_the_daemon_nor_another_issuer", "tests/attacks/suite.rs::a_hostile_set_of_keys_is_refused_and_the_old_one_stays_in_force", "tests/verify.rs::i1_every_token_proof_and_key_set_gets_the_verdict_that_its_maker_asks_for"]),
-    Attack::new(23).held_by(&["crates/brevet-identity/src/jwk_set.rs::an_element_of_another_kind_is_left_out_with_its_reason", "tests/verify.rs::i1_every_token_proof_and_key_set_gets_the_verdict_that_its_maker_asks_for"]),
+    Attack::new(23).held_by(&["tests/e2e/bearer.rs::keys_that_are_left_out_are_named_in_the_log", "crates/brevet-identity/src/jwk_set.rs::an_element_of_another_kind_is_left_out_with_its_reason", "tests/verify.rs::i1_every_token_proof_and_key_set_gets_the_verdict_that_its_maker_asks_for"]),
     Attack::new(24).held_by(&["tests/e2e/wire.rs::headers_are_bounded"]),
     Attack::new(25).held_by(&["tests/e2e/bearer.rs::a_request_shows_one_token_with_one_proof_made_for_it_and_no_certificate"]),
     Attack::new(26).held_by(&["tests/attacks/races.rs::a_proof_counts_once_whatever_the_connection_and_the_method", "tests/attacks/races.rs::a_proof_by_a_fast_clock_counts_once_across_a_crash"]).waits_for("tokens that may be used once"),

@@ -264,6 +264,41 @@ async fn calls_over_one_connection_are_each_their_own_callers() {
 
 /// Whoever publishes such keys has lost control of them; those from before stay, and the record says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn keys_that_are_left_out_are_named_in_the_log() {
+    let tokens = Tokens::start();
+    next_second().await;
+    for (file, name, reason) in [
+        ("tokens.json", "kid", "kid_missing"),
+        ("tokens.json", "use", "key_use"),
+        ("issuer.json", "kty", "key_type"),
+    ] {
+        let path = tokens.world.path(file);
+        let good = fs::read_to_string(&path).unwrap();
+        let mut set: Value = serde_json::from_str(&good).unwrap();
+        let mut other = set["keys"][0].clone();
+        other[name] = json!("x");
+        if name == "kid" {
+            other.as_object_mut().unwrap().remove(name);
+        }
+        set["keys"].as_array_mut().unwrap().push(other);
+        replace(&path, &set.to_string());
+        tokens.world.daemon.hang_up();
+        let told = || {
+            let log = tokens.world.log();
+            let mut lines = log.lines().filter(|line| line.contains("a key is left out"));
+            lines.any(|line| [file, "element=1", reason].iter().all(|part| line.contains(part)))
+        };
+        eventually(reason, || async { told() }).await;
+        replace(&path, &good);
+    }
+    // What is left out takes nothing from the others.
+    let client = tokens.client(Some(AGENT), &tokens.svid(&Tokens::claims(AGENT)), &tokens.holder).await;
+    client.create(tokens.create(AGENT, "one", v1::Sensitivity::Low)).await.ok();
+    drop(client);
+    tokens.world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn keys_that_are_refused_change_nothing_and_are_on_record() {
     let tokens = Tokens::start();
     next_second().await;

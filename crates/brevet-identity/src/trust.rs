@@ -13,7 +13,6 @@ use base64::engine::general_purpose::STANDARD;
 use brevet_core::digest::TrustDigest;
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::TrustDomain;
-use brevet_core::time::Timestamp;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use serde_json::{Map, Value};
@@ -21,7 +20,7 @@ use thiserror::Error;
 
 use crate::certificate::{Certificate, Validity};
 use crate::jwk::KeyUse;
-use crate::jwk_set::{self, InvalidJwkSet, JwkSet};
+use crate::jwk_set::{self, Ignored, InvalidJwkSet, JwkSet};
 use crate::jwt_svid::JwtBundles;
 use crate::oidc::Issuer;
 use crate::x509_svid::X509SvidError;
@@ -95,6 +94,7 @@ pub struct Bundle {
     anchors: Vec<TrustAnchor<'static>>,
     sequence: Option<u64>,
     refresh_hint: Option<Duration>,
+    ignored: Vec<(usize, Ignored)>,
 }
 
 #[derive(Debug, Clone)]
@@ -127,14 +127,17 @@ impl Bundle {
             jwt: JwkSet::of(&elements, KeyUse::JwtSvid)?,
             ..Self::default()
         };
+        let mut ignored = bundle.jwt.ignored().to_vec();
         for (index, element) in elements.iter().enumerate() {
             if let Some(der) = x509_authority(index, element)? {
+                ignored.retain(|(other, _)| *other != index);
                 let key = bundle.push(index, &der)?;
                 if key.iter().any(|(name, value)| element.get(name).is_some_and(|stated| stated != value)) {
                     return Err(InvalidBundle::KeyMismatch(index));
                 }
             }
         }
+        bundle.ignored = ignored;
         Ok(bundle)
     }
 
@@ -189,10 +192,10 @@ impl Bundle {
         self.refresh_hint
     }
 
-    /// How many authorities hold at `now`. With none, every SVID of the trust domain is invalid.
+    /// Which elements were left out, by their position, and why.
     #[must_use]
-    pub fn usable_at(&self, now: Timestamp) -> usize {
-        self.authorities.iter().filter(|authority| authority.validity.contains(now)).count()
+    pub fn ignored(&self) -> &[(usize, Ignored)] {
+        &self.ignored
     }
 
     pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
