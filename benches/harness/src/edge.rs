@@ -37,6 +37,10 @@ const CONNECTIONS: u64 = OVERLOAD * LET_IN / 128;
 /// Between two probes.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What a run would reach.
+const QUOTAS: [&str; 3] =
+    ["leases_live_per_task_max", "leases_issued_per_task_max", "leases_live_per_opener_max"];
+
 /// How long it is measured.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EdgeSettings {
@@ -87,7 +91,8 @@ pub(crate) fn run(settings: &EdgeSettings) -> Result<(), Failure> {
     let folder = tempfile::Builder::new().prefix("brevet-bench-").tempdir_in(parent)?;
     let dir = folder.path();
     world::make(dir)?;
-    configure(dir)?;
+    // Room for as many leases as a run makes.
+    world::limit(dir, &QUOTAS.map(|quota| (quota, 1_000_000_000)))?;
     let daemon = Process::daemon(dir)?;
     // The probe has one thread, or what it waits for its own threads would count as the daemon's time.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -142,18 +147,6 @@ fn medians(rounds: Vec<Vec<Found>>) -> Result<Vec<Found>, Failure> {
         Some(Found { range, ..figure.swap_remove(figure.len() / 2) })
     };
     figures.into_iter().map(|figure| median(figure).ok_or("nothing was measured".into())).collect()
-}
-
-/// Room for as many leases as a run makes.
-fn configure(dir: &Path) -> Result<(), Failure> {
-    let path = dir.join("brevet.toml");
-    let mut config: toml::Table = fs::read_to_string(&path)?.parse()?;
-    let limits = config.entry("limits").or_insert_with(|| toml::Table::new().into());
-    let limits = limits.as_table_mut().ok_or("no section limits")?;
-    for quota in ["leases_live_per_task_max", "leases_issued_per_task_max", "leases_live_per_opener_max"] {
-        limits.insert(quota.to_owned(), 1_000_000_000.into());
-    }
-    Ok(fs::write(path, toml::to_string(&config)?)?)
 }
 
 fn overload(dir: &Path, runtime: &Runtime, time: Duration) -> Result<Vec<Found>, Failure> {

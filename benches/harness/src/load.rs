@@ -20,7 +20,7 @@ use tonic::client::Grpc;
 use tonic_prost::ProstCodec;
 
 use crate::process::obey;
-use crate::{Failure, floor, world};
+use crate::{Failure, floor, requests, world};
 
 /// The file with the name of every lease that was handed over.
 pub(crate) const LEASES: &str = "leases";
@@ -181,17 +181,7 @@ impl Generator {
         let (_, tasks) = drive(count, IN_FLIGHT, move |number| {
             let (orchestrator, holder) = (orchestrator.clone(), holder.clone());
             async move {
-                let request = v1::CreateTaskRequest {
-                    request_id: format!("task-{run}-{}", first + number),
-                    agent: world::AGENT_ID.to_owned(),
-                    task_type: "summarise".to_owned(),
-                    purpose: "measuring".to_owned(),
-                    sensitivity_max: v1::Sensitivity::Moderate.into(),
-                    prompt_origin: v1::PromptOrigin::User.into(),
-                    scope: vec![permission("reports/**")],
-                    holder_key_thumbprint: Some(holder),
-                    ..v1::CreateTaskRequest::default()
-                };
+                let request = requests::task(format!("task-{run}-{}", first + number), &holder);
                 let answer = orchestrator.tasks().create_task(request).await?.into_inner();
                 answer.task.map(|task| task.name).ok_or_else(|| Status::internal("no task"))
             }
@@ -204,7 +194,7 @@ impl Generator {
         let tasks = std::mem::take(&mut self.tasks);
         let orchestrator = self.orchestrator.clone();
         let (p50, done) = drive(u64::try_from(tasks.len())?, IN_FLIGHT, move |number| {
-            let (orchestrator, name) = (orchestrator.clone(), turn(&tasks, number).cloned());
+            let (orchestrator, name) = (orchestrator.clone(), requests::turn(&tasks, number).cloned());
             async move {
                 let name = name.ok_or_else(|| Status::internal("no task"))?;
                 let request = v1::CompleteTaskRequest { name, ..v1::CompleteTaskRequest::default() };
@@ -227,26 +217,25 @@ impl Generator {
         let (run, first) = (std::process::id(), self.name(calls));
         let (agents, csr) = (Arc::clone(&self.agents), Arc::clone(&self.csr));
         let (p50, answered) = drive(calls, in_flight, move |number| {
-            let (agent, task) = (turn(&agents, number).cloned(), turn(&tasks, number).cloned());
+            let (agent, task) =
+                (requests::turn(&agents, number).cloned(), requests::turn(&tasks, number).cloned());
             let csr = (form == Form::Svid).then(|| Arc::clone(&csr));
             async move {
-                let asked = v1::IssueCredentialRequest {
-                    task: task.ok_or_else(|| Status::internal("no task"))?,
-                    request_id: format!("mint-{run}-{}", first + number),
-                    lifetime: lifetime.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
-                    ..v1::IssueCredentialRequest::default()
-                };
+                let task = task.ok_or_else(|| Status::internal("no task"))?;
+                let request_id = format!("mint-{run}-{}", first + number);
+                let lifetime = lifetime.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
                 let request = match form {
                     Form::Token => v1::IssueCredentialRequest {
-                        profile: v1::Profile::TaskToken.into(),
-                        audience: world::AUDIENCE.to_owned(),
-                        scope: vec![permission(&format!("reports/{}", number % 100))],
-                        ..asked
+                        lifetime,
+                        ..requests::token(task, request_id, &format!("reports/{}", number % 100))
                     },
                     Form::Svid => v1::IssueCredentialRequest {
+                        task,
+                        request_id,
+                        lifetime,
                         profile: v1::Profile::X509Svid.into(),
                         csr: csr.map(|csr| csr.to_vec()),
-                        ..asked
+                        ..v1::IssueCredentialRequest::default()
                     },
                 };
                 let agent = agent.ok_or_else(|| Status::internal("no connection"))?;
@@ -275,7 +264,8 @@ impl Generator {
             if known { Arc::clone(&self.tokens) } else { self.tokens.iter().map(|it| forged(it)).collect() };
         let enforcers = Arc::clone(&self.enforcers);
         let (p50, answered) = drive(calls, in_flight, move |number| {
-            let (enforcer, token) = (turn(&enforcers, number).cloned(), turn(&tokens, number).cloned());
+            let (enforcer, token) =
+                (requests::turn(&enforcers, number).cloned(), requests::turn(&tokens, number).cloned());
             async move {
                 let token = token.ok_or_else(|| Status::internal("no token"))?;
                 let request =
@@ -303,7 +293,7 @@ impl Generator {
     ) -> Result<Outcome, Failure> {
         let floor = Arc::clone(&self.floor);
         let (p50, answered) = drive(calls, in_flight, move |number| {
-            let connection = turn(&floor, number).cloned();
+            let connection = requests::turn(&floor, number).cloned();
             async move {
                 let channel = connection.ok_or_else(|| Status::internal("no connection"))?.channel();
                 let payload = floor::payload(request_bytes, answer_bytes);
@@ -340,20 +330,6 @@ fn outcome(p50: u64, answered: &[Answered]) -> Result<Outcome, Failure> {
 }
 
 /// The next of several, in turn.
-fn turn<T>(of: &[T], number: u64) -> Option<&T> {
-    let length = u64::try_from(of.len()).ok()?;
-    of.get(usize::try_from(number.checked_rem(length)?).ok()?)
-}
-
-fn permission(resource: &str) -> v1::Permission {
-    v1::Permission {
-        audience: world::AUDIENCE.to_owned(),
-        resource: resource.to_owned(),
-        actions: vec!["read".to_owned()],
-        ..v1::Permission::default()
-    }
-}
-
 /// The same token with another signature, which has to be verified in order to be refused.
 fn forged(token: &str) -> String {
     let Some((signed, signature)) = token.rsplit_once('.') else { return String::new() };

@@ -11,9 +11,11 @@ mod edge;
 mod floor;
 mod load;
 mod machine;
+mod oracle;
 mod process;
 mod records;
 mod report;
+mod requests;
 mod rounds;
 mod world;
 
@@ -50,6 +52,8 @@ enum Command {
     All(Settings),
     /// Overload and floods: B19 and B20.
     Edge(edge::EdgeSettings),
+    /// Whether the time of a refusal tells what exists: attack 68.
+    Oracle(oracle::OracleSettings),
     /// Who asks for too much, as a process of its own.
     #[command(hide = true)]
     Rush(Place),
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
             measure(&settings, Subjects { mint: true, svid: true, introspect: true, journal: true })
         }
         Command::Edge(settings) => edge::run(&settings),
+        Command::Oracle(settings) => oracle::run(&settings),
         Command::Rush(place) => edge::rush(&place.dir),
         Command::Flood(place) => edge::flood(&place.dir),
         Command::Floor(place) => floor::serve(&place.dir),

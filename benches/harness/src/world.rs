@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use brevet::clock::Clock;
 use brevet::dev;
+use brevet_client::dpop::HolderKey;
 use brevet_client::{Broker, Endpoints, Identity, ServerTrust, Settings, connect};
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
@@ -50,11 +51,18 @@ pub(crate) fn make(dir: &Path) -> Result<(), Failure> {
     let grpc = config.get_mut("grpc").and_then(toml::Value::as_table_mut).ok_or("no section grpc")?;
     grpc.insert("connection_age_seconds_max".to_owned(), i64::try_from(CONNECTION_AGE.as_secs())?.into());
     // One identity stands for many callers.
+    fs::write(&made.config, toml::to_string(&config)?)?;
+    limit(dir, &[("calls_per_second_per_caller_max", 1_000_000)])
+}
+
+/// Sets limits in the configuration of a run.
+pub(crate) fn limit(dir: &Path, values: &[(&str, i64)]) -> Result<(), Failure> {
+    let path = dir.join("brevet.toml");
+    let mut config: toml::Table = fs::read_to_string(&path)?.parse()?;
     let limits = config.entry("limits").or_insert_with(|| toml::Table::new().into());
     let limits = limits.as_table_mut().ok_or("no section limits")?;
-    limits.insert("calls_per_second_per_caller_max".to_owned(), 1_000_000.into());
-    fs::write(&made.config, toml::to_string(&config)?)?;
-    Ok(())
+    limits.extend(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())));
+    Ok(fs::write(path, toml::to_string(&config)?)?)
 }
 
 /// Policies of other audiences and task types than those of the run.
@@ -75,6 +83,12 @@ fn others(count: usize) -> Result<String, Failure> {
         )?;
     }
     Ok(text)
+}
+
+/// The thumbprint of the agent's key, which holds what it is issued.
+pub(crate) fn holder(dir: &Path) -> Result<String, Failure> {
+    let key = HolderKey::from_pem(&fs::read(dir.join(format!("{AGENT}.key")))?)?;
+    Ok(key.thumbprint().to_string())
 }
 
 /// Connects to the daemon.

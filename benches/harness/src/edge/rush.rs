@@ -1,22 +1,19 @@
 //! Who asks for more than there is: callers that each ask for a credential again as soon as they have one, and that wait
 //! as they are told when they are refused.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use brevet::clock::since_boot;
-use brevet_api::v1;
 use brevet_client::Broker;
-use brevet_client::dpop::HolderKey;
 use serde::{Deserialize, Serialize};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::process::obey;
-use crate::{Failure, world};
+use crate::{Failure, requests, world};
 
 /// Tasks that are drawn on in turn.
 const TASKS: u64 = 256;
@@ -61,20 +58,10 @@ impl Mints {
             agents.push(world::connect_to_daemon(dir, world::AGENT).await?);
         }
         let orchestrator = world::connect_to_daemon(dir, world::ORCHESTRATOR).await?;
-        let holder = HolderKey::from_pem(&fs::read(dir.join(format!("{}.key", world::AGENT)))?)?;
+        let holder = world::holder(dir)?;
         let mut tasks = Vec::new();
         for number in 0..TASKS {
-            let request = v1::CreateTaskRequest {
-                request_id: format!("{name}-{number}"),
-                agent: world::AGENT_ID.to_owned(),
-                task_type: "summarise".to_owned(),
-                purpose: "measurement".to_owned(),
-                sensitivity_max: v1::Sensitivity::Moderate.into(),
-                prompt_origin: v1::PromptOrigin::User.into(),
-                scope: vec![permission("reports/**")],
-                holder_key_thumbprint: Some(holder.thumbprint().to_string()),
-                ..v1::CreateTaskRequest::default()
-            };
+            let request = requests::task(format!("{name}-{number}"), &holder);
             let answer = orchestrator.tasks().create_task(request).await?.into_inner();
             tasks.push(answer.task.ok_or("no task")?.name);
         }
@@ -85,15 +72,9 @@ impl Mints {
     pub(super) async fn mint(&self, caller: u64) -> Result<String, Status> {
         let number = self.named.fetch_add(1, Ordering::Relaxed);
         let nothing = || Status::internal("nothing to call");
-        let request = v1::IssueCredentialRequest {
-            task: turn(&self.tasks, number).ok_or_else(nothing)?.clone(),
-            request_id: format!("{}-{number}", self.name),
-            profile: v1::Profile::TaskToken.into(),
-            audience: world::AUDIENCE.to_owned(),
-            scope: vec![permission("reports/q3")],
-            ..v1::IssueCredentialRequest::default()
-        };
-        let agent = turn(&self.agents, caller).ok_or_else(nothing)?;
+        let task = requests::turn(&self.tasks, number).ok_or_else(nothing)?.clone();
+        let request = requests::token(task, format!("{}-{number}", self.name), "reports/q3");
+        let agent = requests::turn(&self.agents, caller).ok_or_else(nothing)?;
         let answer = agent.credentials().issue_credential(request).await?.into_inner();
         Ok(answer.credential.ok_or_else(nothing)?.lease)
     }
@@ -104,20 +85,6 @@ async fn wait(status: &Status, end: Duration) {
     let told = status.get_details_retry_info().and_then(|info| info.retry_delay);
     let told = told.unwrap_or(Duration::from_secs(1));
     tokio::time::sleep(told.min(end.saturating_sub(since_boot()))).await;
-}
-
-fn turn<T>(of: &[T], number: u64) -> Option<&T> {
-    let length = u64::try_from(of.len()).ok()?;
-    of.get(usize::try_from(number.checked_rem(length)?).ok()?)
-}
-
-fn permission(resource: &str) -> v1::Permission {
-    v1::Permission {
-        audience: world::AUDIENCE.to_owned(),
-        resource: resource.to_owned(),
-        actions: vec!["read".to_owned()],
-        ..v1::Permission::default()
-    }
 }
 
 /// Rushes as ordered until standard input closes.
