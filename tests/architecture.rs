@@ -444,7 +444,7 @@ fn every_invariant_is_accounted_for_and_its_tests_exist() {
         ("P", 1..=5),
         ("C", 1..=7),
         ("W", 1..=8),
-        ("I", 1..=5),
+        ("I", 1..=6),
         ("R", 1..=3),
         ("R", 5..=5),
     ];

@@ -20,7 +20,7 @@ fn folder(target: &str) -> PathBuf {
 }
 
 #[test]
-fn every_committed_seed_is_read() {
+fn r3_every_committed_seed_is_read() {
     for (name, target) in fuzz::TARGETS {
         let mut files: Vec<PathBuf> =
             fs::read_dir(folder(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -34,7 +34,7 @@ fn every_committed_seed_is_read() {
 }
 
 #[test]
-fn every_case_of_the_suites_is_read() {
+fn r3_every_case_of_the_suites_is_read() {
     for (name, target) in fuzz::TARGETS {
         let seeds = seeds::of(name);
         assert!(seeds.iter().filter(|seed| seed.kept).count() >= 2, "{name} has too few seeds");

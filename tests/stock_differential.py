@@ -3,7 +3,8 @@
 usage: stock_differential.py <cases.jsonl
 
 A case is {"id", "token", "keys", "audience"?, "at"}: `keys` are the JWKs of the issuer, and with an audience the claims
-are judged too, as of the second `at` where the library can be told the time. Every library must accept every token. Prints how many; exit 0 if all do.
+are judged too, as of the second `at` where the library can be told the time. Every library must accept every token, and
+refuse it with one bit of its signature turned. Prints how many; exit 0 if all do.
 """
 
 import json
@@ -14,6 +15,7 @@ from authlib.jose import JsonWebKey, JsonWebSignature, JsonWebToken
 from jwcrypto import jwk as jwcrypto_jwk
 from jwcrypto import jws as jwcrypto_jws
 from jwcrypto import jwt as jwcrypto_jwt
+from stock_libraries import BAD_SIGNATURE, altered, refuses
 
 
 def key_of(case: dict, header: dict) -> dict:
@@ -65,11 +67,14 @@ def main() -> int:
         case = json.loads(line)
         token = case["token"]
         header = jwt.get_unverified_header(token)
+        rest = (key_of(case, header), header["alg"], case.get("audience"), case["at"])
         for name, verify in libraries.items():
             try:
-                verify(token, key_of(case, header), header["alg"], case.get("audience"), case["at"])
+                verify(token, *rest)
             except Exception as refusal:  # each library has its own kinds
                 failed.append(f"{case['id']}: {name} refuses it: {refusal!r}")
+            if not all(refuses(BAD_SIGNATURE, verify, other, *rest) for other in altered(token)):
+                failed.append(f"{case['id']}: {name} takes it with another signature")
         judged += 1
     print("\n".join(failed))
     print(f"{judged} tokens that Brevet accepts: {', '.join(libraries)} accept them too" if not failed else "they differ")

@@ -7,8 +7,15 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use brevet_identity::key::PublicKey;
 use brevet_testkit::jose;
 use brevet_testkit::suite::{self, Expected};
+use brevet_testkit::x509::{Key, der, name};
+use rcgen::{
+    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData,
+};
 use serde_json::{Value, json};
 
 /// Sends the lines to the program and reads its answers. It must end with success whatever the verdicts.
@@ -92,6 +99,149 @@ fn i2_every_chain_gets_the_verdict_that_its_maker_asks_for() {
     say(&format!("x509-svid: {} cases", cases.len()));
     assert!(cases.len() >= 1_000, "the suite has lost cases");
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// A request for one key, said to be signed in one way: its parts, each of which can be another.
+#[derive(Clone)]
+struct CertificationRequest {
+    spki: Vec<u8>,
+    attributes: Vec<u8>,
+    algorithm: Vec<u8>,
+}
+
+impl CertificationRequest {
+    fn of(key: &Key) -> Self {
+        Self { spki: key.spki(), attributes: vec![], algorithm: key.signature_algorithm() }
+    }
+
+    fn info(&self) -> Vec<u8> {
+        let attributes = der::tlv(0xa0, &self.attributes);
+        der::seq(&[der::tlv(2, &[0]), name("nobody"), self.spki.clone(), attributes])
+    }
+
+    fn with_signature(&self, signature: &[u8]) -> Vec<u8> {
+        der::seq(&[self.info(), self.algorithm.clone(), der::bits(signature)])
+    }
+
+    fn sign(&self, key: &Key) -> Vec<u8> {
+        self.with_signature(&key.sign(&self.info()))
+    }
+}
+
+/// A request, and the key that it is for.
+struct Made {
+    request: Vec<u8>,
+    spki: Vec<u8>,
+}
+
+/// What another tool makes, with names that it asks for.
+fn made_elsewhere(algorithm: &'static rcgen::SignatureAlgorithm, names: &[&str]) -> Made {
+    let key = KeyPair::generate_for(algorithm).unwrap();
+    let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+    let request = CertificateParams::new(names).unwrap().serialize_request(&key).unwrap();
+    Made { request: request.der().to_vec(), spki: key.subject_public_key_info() }
+}
+
+/// Requests to accept, and whether attributes are passed over in each.
+fn requests_to_accept() -> Vec<(&'static str, Made, bool)> {
+    let (p256, p384) = (Key::p256(), Key::p384());
+    let plain = |key: &Key| Made { request: CertificationRequest::of(key).sign(key), spki: key.spki() };
+    let of_size = |size: usize| {
+        let attributes = der::tlv(4, &vec![0; size]);
+        CertificationRequest { attributes, ..CertificationRequest::of(&p256) }.sign(&p256)
+    };
+    let longest = (7_900..8_192).map(of_size).rfind(|request| request.len() <= 8_192).unwrap();
+    vec![
+        ("P-256", plain(&p256), false),
+        ("P-384", plain(&p384), false),
+        ("P-256 of rcgen", made_elsewhere(&PKCS_ECDSA_P256_SHA256, &[]), false),
+        ("P-384 of rcgen", made_elsewhere(&PKCS_ECDSA_P384_SHA384, &[]), false),
+        ("P-256 that asks for a name", made_elsewhere(&PKCS_ECDSA_P256_SHA256, &["a.example"]), true),
+        ("the longest", Made { request: longest, spki: p256.spki() }, true),
+    ]
+}
+
+/// Requests to refuse, with the reason that docs/verify.md has for it.
+fn requests_to_refuse() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let (key, other, rsa) = (Key::p256(), Key::p256(), Key::rsa());
+    let plain = CertificationRequest::of(&key);
+    let good = plain.sign(&key);
+    let with_key = |spki| CertificationRequest { spki, ..plain.clone() }.sign(&key);
+    let by = |algorithm| CertificationRequest { algorithm, ..plain.clone() }.sign(&key);
+    let ecdsa_with = |hash: u8| der::oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, hash]);
+    let weak_rsa = der::rsa_spki(&[&[0, 0x80][..], &[1; 127]].concat(), &[1, 0, 1]);
+    let secp256k1 = der::ec_spki(der::oid(&[0x2b, 0x81, 4, 0, 10]), &[&[4][..], &[1; 64]].concat());
+    let mut off_the_curve = key.spki();
+    *off_the_curve.last_mut().unwrap() ^= 1;
+    let mut compressed = key.spki();
+    *compressed.get_mut(26).unwrap() = 2;
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    let attributes = der::tlv(4, &[0; 8_192]);
+    let long = CertificationRequest { attributes, ..plain.clone() }.sign(&key);
+    let nested = (0..40).fold(vec![], |inner, _| der::tlv(0x31, &inner));
+    let deep = CertificationRequest { attributes: nested, ..plain.clone() }.sign(&key);
+    let certificate = suite::x509_svids().swap_remove(0).chain.swap_remove(0);
+    vec![
+        ("empty", vec![], "csr_malformed"),
+        ("an empty sequence", der::seq(&[]), "csr_malformed"),
+        ("text", b"-----BEGIN CERTIFICATE REQUEST-----".to_vec(), "csr_malformed"),
+        ("a certificate", certificate, "csr_malformed"),
+        ("a private key", key.pkcs8().unwrap().to_vec(), "csr_malformed"),
+        ("a public key", key.spki(), "csr_malformed"),
+        ("half of it", good.split_at(good.len() / 2).0.to_vec(), "csr_malformed"),
+        ("a byte short", good.split_last().unwrap().1.to_vec(), "csr_malformed"),
+        ("a byte more", [&good[..], &[0]].concat(), "csr_malformed"),
+        ("twice", good.repeat(2), "csr_malformed"),
+        ("attributes without end", deep, "csr_malformed"),
+        ("too long", long, "csr_size"),
+        ("bytes without end", vec![0x30; 1 << 19], "csr_size"),
+        ("RSA of 2,048 bits", CertificationRequest::of(&rsa).sign(&rsa), "csr_key"),
+        ("RSA of 1,024 bits", with_key(weak_rsa), "csr_key"),
+        ("Ed25519 of rcgen", made_elsewhere(&PKCS_ED25519, &[]).request, "csr_key"),
+        ("secp256k1", with_key(secp256k1), "csr_key"),
+        ("a compressed point", with_key(compressed), "csr_key"),
+        ("SHA-1", by(der::seq(&[ecdsa_with(1)])), "csr_alg"),
+        ("SHA-512", by(der::seq(&[ecdsa_with(4)])), "csr_alg"),
+        ("of an RSA key", by(rsa.signature_algorithm()), "csr_alg"),
+        ("another digest than it was", by(der::seq(&[ecdsa_with(3)])), "csr_signature"),
+        ("one bit of the signature", flipped, "csr_signature"),
+        ("signed by another key", plain.sign(&other), "csr_signature"),
+        ("the key of another", with_key(other.spki()), "csr_signature"),
+        ("a point off the curve", with_key(off_the_curve), "csr_signature"),
+        ("no bit of a signature", plain.with_signature(&[]), "csr_signature"),
+        ("two zeros", plain.with_signature(&[0x30, 6, 2, 1, 0, 2, 1, 0]), "csr_signature"),
+    ]
+}
+
+#[test]
+fn i1_every_certification_request_gets_the_verdict_that_is_documented() {
+    let (accepted, refused) = (requests_to_accept(), requests_to_refuse());
+    let case = |id: &str, request: &[u8]| json!({"id": id, "csr": STANDARD.encode(request)}).to_string();
+    let mut cases: Vec<String> = accepted.iter().map(|(id, made, _)| case(id, &made.request)).collect();
+    cases.extend(refused.iter().map(|(id, request, _)| case(id, request)));
+    // What is no base64 is no request either, and what is no text is no case.
+    cases.push(json!({"id": "not base64", "csr": "MII*"}).to_string());
+    cases.push(json!({"id": "a number", "csr": 7}).to_string());
+    let answers = verify(&["csr"], lines(cases));
+    assert_eq!(answers.len(), accepted.len() + refused.len() + 2);
+    let (first, rest) = answers.split_at(accepted.len());
+    for ((id, made, ignored), answer) in accepted.iter().zip(first) {
+        assert_eq!((&answer["id"], verdict(answer)), (&json!(id), Ok(())));
+        assert_eq!(answer["ignored_attributes"], *ignored, "{id}");
+        let thumbprint = PublicKey::from_spki(&made.spki).unwrap().thumbprint();
+        assert_eq!(answer["key"], thumbprint.to_string(), "{id}");
+    }
+    let more = [("not base64", "csr_malformed"), ("a number", "case_malformed")];
+    let expected = refused.iter().map(|(id, _, reason)| (*id, *reason)).chain(more);
+    for ((id, reason), answer) in expected.zip(rest) {
+        assert_eq!((&answer["id"], verdict(answer)), (&json!(id), Err(reason.to_owned())));
+    }
+    let documented = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/verify.md")).unwrap();
+    let row = documented.lines().find(|line| line.starts_with("| certification requests |")).unwrap();
+    for reason in row.split('`').skip(1).step_by(2) {
+        assert!(refused.iter().any(|(_, _, tried)| *tried == reason), "nothing is refused as {reason}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use brevet_core::sabotage;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -257,6 +258,7 @@ impl Serving {
                 async move { answering.await.map(|response| answers.watched(response)) }
             })
         };
+        let resets_max = if sabotage::on("resets_are_free") { usize::MAX } else { limits.reset_streams_max };
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams_max)
@@ -264,8 +266,8 @@ impl Serving {
             .initial_stream_window_size(limits.stream_window_bytes)
             .initial_connection_window_size(limits.connection_window_bytes)
             .max_send_buf_size(limits.send_buffer_bytes_max)
-            .max_pending_accept_reset_streams(limits.reset_streams_max)
-            .max_local_error_reset_streams(limits.reset_streams_max)
+            .max_pending_accept_reset_streams(resets_max)
+            .max_local_error_reset_streams(resets_max)
             .keep_alive_interval(limits.keepalive_interval)
             .keep_alive_timeout(limits.keepalive_timeout)
             .serve_connection(TokioIo::new(Replayed::new(PREFACE, stream)), service);

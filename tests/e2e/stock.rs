@@ -1,8 +1,9 @@
 //! Clients that no one here wrote accept what is minted.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use brevet_testkit::jose;
@@ -13,8 +14,19 @@ use crate::jwt_svid::{jwt_svid, permit_for_files};
 use crate::svid::{bound, pem, svid};
 use crate::world::{AGENT, FILES, World, binary, next_second};
 
-/// Says that the Python packages are there, and so the test can run.
+/// Says that the Python packages are there, and so the test can run. One that is missing is a failure then.
 const VARIABLE: &str = "BREVET_STOCK_CLIENTS";
+
+/// The libraries that every token is shown to.
+const JOSE: [&str; 3] = ["PyJWT", "jwcrypto", "Authlib"];
+
+/// What each script cannot do without.
+const SCRIPTS: [(&str, &[&str]); 4] = [
+    ("stock_clients.py", &["jwt", "jwcrypto", "authlib"]),
+    ("stock_differential.py", &["jwt", "jwcrypto", "authlib"]),
+    ("stock_jwt_svid.py", &["jwt", "jwcrypto", "authlib", "spiffe"]),
+    ("stock_spiffe.py", &["cryptography", "spiffe"]),
+];
 
 fn may_run() -> bool {
     let may = std::env::var(VARIABLE).as_deref() == Ok("1");
@@ -24,6 +36,17 @@ fn may_run() -> bool {
     may
 }
 
+/// No variable of whoever runs the tests switches assertions off, and nothing is written beside the scripts.
+fn python() -> Command {
+    let mut python = Command::new("python3");
+    python.args(["-E", "-B"]);
+    python
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
 /// Runs one of the scripts beside this folder, which is to agree with us.
 fn agrees(script: &str, arguments: &[&OsStr]) -> String {
     agrees_on(Stdio::null(), script, arguments)
@@ -31,8 +54,7 @@ fn agrees(script: &str, arguments: &[&OsStr]) -> String {
 
 /// The same, with something to read.
 fn agrees_on(input: impl Into<Stdio>, script: &str, arguments: &[&OsStr]) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
-    let output = Command::new("python3").arg(script).args(arguments).stdin(input).output().unwrap();
+    let output = python().arg(folder().join(script)).args(arguments).stdin(input).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
     println!("{said}");
@@ -40,7 +62,7 @@ fn agrees_on(input: impl Into<Stdio>, script: &str, arguments: &[&OsStr]) -> Str
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn stock_clients_verify_a_task_token_by_the_published_keys() {
+async fn i6_stock_clients_verify_a_task_token_by_the_published_keys() {
     if !may_run() {
         return;
     }
@@ -49,16 +71,19 @@ async fn stock_clients_verify_a_task_token_by_the_published_keys() {
     let token = world.client(AGENT).await.issued(&task, "one").await.token;
     let file = world.path("token.jwt");
     fs::write(&file, &token).unwrap();
-    let keys = format!("{}/oauth/jwks", world.endpoints().http);
+    let http = world.endpoints().http;
+    let (keys, bundle) = (format!("{http}/oauth/jwks"), format!("{http}/spiffe/bundle"));
     let issuer = "https://broker.dev.example";
     let agent = "spiffe://workloads.dev.example/agent/a";
-    let arguments = [file.as_os_str(), keys.as_ref(), issuer.as_ref(), FILES.as_ref(), agent.as_ref()];
-    assert!(agrees("stock_clients.py", &arguments).contains("PyJWT"));
+    let arguments =
+        [file.as_os_str(), keys.as_ref(), bundle.as_ref(), issuer.as_ref(), FILES.as_ref(), agent.as_ref()];
+    let said = agrees("stock_clients.py", &arguments);
+    assert!(JOSE.iter().all(|library| said.contains(library)), "{said}");
     world.finish();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn stock_libraries_take_the_jwt_svid_of_a_task_for_one_and_a_task_token_for_none() {
+async fn i6_stock_libraries_take_the_jwt_svid_of_a_task_for_one_and_a_task_token_for_none() {
     if !may_run() {
         return;
     }
@@ -81,13 +106,13 @@ async fn stock_libraries_take_the_jwt_svid_of_a_task_for_one_and_a_task_token_fo
         issued.spiffe_id.as_ref(),
     ];
     let said = agrees("stock_jwt_svid.py", &arguments);
-    assert!(said.contains("PyJWT") && said.contains("spiffe "), "{said}");
+    assert!(JOSE.iter().all(|library| said.contains(library)) && said.contains("spiffe "), "{said}");
     drop(agent);
     world.finish();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn the_stock_library_takes_the_svid_of_a_task_for_one() {
+async fn i6_the_stock_library_takes_the_svid_of_a_task_for_one() {
     if !may_run() {
         return;
     }
@@ -118,7 +143,7 @@ async fn the_stock_library_takes_the_svid_of_a_task_for_one() {
 
 /// What is accepted here and by nobody else is accepted wrongly.
 #[test]
-fn what_brevet_accepts_stock_libraries_accept_too() {
+fn i6_what_brevet_accepts_stock_libraries_accept_too() {
     if !may_run() {
         return;
     }
@@ -132,6 +157,8 @@ fn what_brevet_accepts_stock_libraries_accept_too() {
         let verify =
             Command::new(binary()).args(["verify", kind]).stdin(fs::File::open(file).unwrap()).output();
         let answers = String::from_utf8(verify.unwrap().stdout).unwrap();
+        assert_eq!(answers.lines().count(), cases.len(), "{kind}");
+        let before = accepted.len();
         for (case, answer) in cases.iter().zip(answers.lines()) {
             let answer: Value = serde_json::from_str(answer).unwrap();
             if answer["accept"] != true {
@@ -145,10 +172,36 @@ fn what_brevet_accepts_stock_libraries_accept_too() {
                 "at": jose::AT.seconds()});
             accepted.push(one.to_string() + "\n");
         }
+        assert!(accepted.len() > before, "nothing is accepted as {kind}");
     }
     assert!(accepted.len() >= 40, "{}", accepted.len());
     let file = folder.path().join("accepted");
     fs::write(&file, accepted.concat()).unwrap();
     let said = agrees_on(fs::File::open(file).unwrap(), "stock_differential.py", &[]);
-    assert!(said.contains("accept them too"));
+    assert!(said.contains("accept them too") && JOSE.iter().all(|library| said.contains(library)), "{said}");
+}
+
+/// Whoever lacks a library has verified nothing with it, whatever the others say.
+#[test]
+fn i6_a_script_that_lacks_a_library_agrees_with_nothing() {
+    if !may_run() {
+        return;
+    }
+    let all: BTreeSet<&str> = SCRIPTS.iter().flat_map(|(_, libraries)| *libraries).copied().collect();
+    let import = format!("import {}", Vec::from_iter(all).join(", "));
+    assert!(python().args(["-c", &import]).status().unwrap().success(), "a library is missing");
+    // A module that is `None` cannot be imported.
+    let run = "import runpy, sys\nsys.path.insert(0, sys.argv[1])\nsys.modules[sys.argv[3]] = None\n\
+               runpy.run_path(sys.argv[1] + '/' + sys.argv[2], run_name='__main__')";
+    for (script, libraries) in SCRIPTS {
+        for library in libraries {
+            let mut without = python();
+            without.args(["-c", run]).arg(folder()).args([script, library]).stdin(Stdio::null());
+            let output = without.output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{script} without {library}");
+            let missed = |line: &str| line.starts_with("ModuleNotFoundError") && line.contains(library);
+            assert!(said.lines().any(missed), "{script} without {library}: {said}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 use brevet_core::digest::Thumbprint;
 use brevet_core::public_key::PublicKey as CertifiedKey;
+use brevet_core::sabotage;
 use thiserror::Error;
 
 use crate::key::{Digest, InvalidKey, PublicKey};
@@ -109,7 +110,8 @@ pub fn verify(der: &[u8]) -> Result<ProvenKey, CsrError> {
     };
 
     // 3. Its holder made the request.
-    if !key.verifies_der(digest, request.signed, request.signature) {
+    let is_signed = key.verifies_der(digest, request.signed, request.signature);
+    if !is_signed && !sabotage::on("any_request_proves_its_key") {
         return Err(CsrError::Signature);
     }
     Ok(ProvenKey {
@@ -194,7 +196,11 @@ impl<'a> Elements<'a> {
             _ => return None,
         };
         let tag = *self.0.first().filter(|tag| *tag & 0x1f != 0x1f)?;
-        let (content, rest) = rest.split_at_checked(length)?;
+        let (content, rest) = if sabotage::on("lengths_are_believed") {
+            rest.split_at(length)
+        } else {
+            rest.split_at_checked(length)?
+        };
         let (whole, _) = self.0.split_at_checked(self.0.len() - rest.len())?;
         self.0 = rest;
         Some(Element { tag, content, whole })

@@ -217,7 +217,7 @@ impl Bundle {
         let parsed = Certificate::parse(der).map_err(refuse)?;
         parsed.check_signing(None).map_err(refuse)?;
         let certificate = CertificateDer::from(der.to_vec());
-        let anchor = webpki::anchor_from_trusted_cert(&certificate)
+        let mut anchor = webpki::anchor_from_trusted_cert(&certificate)
             .map_err(|error| refuse(X509SvidError::from_webpki(&error)))?
             .to_owned();
         let key = parsed.public_key().map_err(refuse)?.to_jwk();
@@ -227,6 +227,9 @@ impl Bundle {
             path_length: parsed.path_length(),
             stated: parsed.signing_trust_domain().map_err(refuse)?,
         });
+        if sabotage::on("authorities_are_unconstrained") {
+            anchor.name_constraints = None;
+        }
         self.anchors.push(anchor);
         Ok(key)
     }

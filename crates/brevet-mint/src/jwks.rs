@@ -2,10 +2,15 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use brevet_core::sabotage;
 use serde_json::{Value, json};
 
 use crate::ca::CaKey;
 use crate::key::PublicJwk;
+
+/// The base point of P-256, which a deliberate fault publishes in place of each key: it is on the curve and nobody's.
+const BASE_POINT: (&str, &str) =
+    ("axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpY", "T-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU");
 
 /// The keys of task tokens as a JWK Set (RFC 7517 §5).
 #[must_use]
@@ -23,7 +28,7 @@ fn set_of<'a>(keys: impl IntoIterator<Item = &'a PublicJwk>) -> String {
     let keys: Vec<Value> = keys
         .into_iter()
         .map(|key| {
-            let (x, y) = key.coordinates();
+            let (x, y) = point_of(key);
             json!({
                 "kty": "EC", "crv": "P-256", "x": x, "y": y,
                 "kid": key.kid().as_str(), "alg": "ES256", "use": "sig",
@@ -40,11 +45,15 @@ pub fn jwt_svids<'a>(keys: impl IntoIterator<Item = &'a PublicJwk>) -> String {
 }
 
 fn of_jwt_svids(key: &PublicJwk) -> Value {
-    let (x, y) = key.coordinates();
+    let (x, y) = point_of(key);
     json!({
         "kty": "EC", "crv": "P-256", "x": x, "y": y,
         "kid": key.kid().as_str(), "use": "jwt-svid",
     })
+}
+
+fn point_of(key: &PublicJwk) -> (&str, &str) {
+    if sabotage::on("other_keys_are_published") { BASE_POINT } else { key.coordinates() }
 }
 
 /// The bundle of the broker's own trust domain (SPIFFE Trust Domain and Bundle §4): one entry for each authority,
@@ -58,7 +67,8 @@ pub fn spiffe_bundle<'a>(
     sequence: u64,
     refresh_hint_seconds: u64,
 ) -> String {
-    let authorities = authorities.into_iter().map(|authority| {
+    let published = authorities.into_iter().filter(|_| !sabotage::on("authorities_are_unpublished"));
+    let authorities = published.map(|authority| {
         let (x, y) = authority.coordinates();
         json!({
             "kty": "EC", "crv": "P-256", "x": x, "y": y,

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use brevet_core::sabotage;
 use zeroize::Zeroizing;
 
 const LINE: usize = 64;
@@ -41,6 +42,9 @@ pub(crate) fn decode(label: &str, text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let mut der = Zeroizing::new(vec![0; characters.len()]);
     let length = STANDARD.decode_slice(&*characters, &mut der).ok()?;
     der.truncate(length);
+    if sabotage::on("keys_leave_copies") {
+        der.to_vec().leak();
+    }
     Some(der)
 }
 
