@@ -179,3 +179,18 @@ impl Peer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r1_a_connection_is_known_by_no_more_keys_than_it_may_prove() {
+        let trust = Arc::new(CallerTrust::new("broker.example".parse().unwrap(), []).unwrap());
+        let peer = Peer::new(Arc::new([]), Arc::new(move || Arc::clone(&trust)), None);
+        for byte in 0..9_u8 {
+            peer.remember(Thumbprint::of(&[&[byte]]), 3);
+        }
+        assert_eq!(peer.proven().len(), 3);
+    }
+}
