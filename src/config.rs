@@ -23,8 +23,8 @@ use thiserror::Error;
 
 pub use self::callers::{BearerConfig, ClientCertificate, OidcConfig, TrustConfig};
 pub use self::host_name::{HostName, InvalidHostName};
-pub use self::limits::{Limits, RateLimit};
-pub use self::listeners::{GrpcConfig, HttpConfig};
+pub use self::limits::{Limits, RateLimit, RetryDelays};
+pub use self::listeners::{CallLimits, GrpcConfig, HttpConfig};
 use crate::net::NetLimits;
 
 /// The prefix of environment variables that override a key.
@@ -33,11 +33,11 @@ pub const ENVIRONMENT_PREFIX: &str = "BREVET__";
 /// The name of the local root socket, in the state directory unless the configuration says otherwise.
 const ROOT_SOCKET: &str = "root@brevet.sock";
 
-/// Connections at once on the local root socket: a person or two.
-const ROOT_CONNECTIONS_MAX: usize = 16;
-
 /// A retry looks for its task on each day on which it may have been opened, so those are bounded.
 const MONTH_SECONDS: u64 = 30 * 86_400;
+
+/// Whoever is asked back later than that is kept out.
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
@@ -134,11 +134,19 @@ pub struct Config {
 }
 
 /// The local root socket.
-#[derive(Debug, Clone, Deserialize, Default)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LocalConfig {
     /// Where it is. Some gRPC clients can speak on it only if its name has an `@`.
     root_socket: Option<PathBuf>,
+    /// Connections at once: a person or two.
+    connections_max: NonZeroU32,
+}
+
+impl Default for LocalConfig {
+    fn default() -> Self {
+        Self { root_socket: None, connections_max: defaults::small(16) }
+    }
 }
 
 /// Logging.
@@ -304,9 +312,11 @@ impl Config {
     /// The limits of the local root socket.
     #[must_use]
     pub fn root_limits(&self) -> NetLimits {
+        let connections_max = count(self.local.connections_max);
         NetLimits {
-            connections_max: ROOT_CONNECTIONS_MAX,
-            connections_per_peer_max: ROOT_CONNECTIONS_MAX,
+            connections_max,
+            connections_per_peer_max: connections_max,
+            connections_per_network_max: connections_max,
             ..self.grpc.limits()
         }
     }
@@ -326,7 +336,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let limits = &self.limits;
+        let (limits, grpc) = (&self.limits, &self.grpc);
+        let retry = limits.retry_delays();
         let rules = [
             (
                 limits.lease_lifetime_seconds_default <= limits.lease_lifetime_seconds_max,
@@ -345,13 +356,32 @@ impl Config {
                 "limits.task_lifetime_seconds_max is above 30 days",
             ),
             (limits.ended_kept_seconds.get() <= MONTH_SECONDS, "limits.ended_kept_seconds is above 30 days"),
+            // The times that are given out would all be the same.
+            (
+                retry.min + retry.apart <= retry.max,
+                "limits.retry_delay_millis_max leaves no room behind limits.retry_delay_millis_min",
+            ),
+            (retry.max <= RETRY_MAX, "limits.retry_delay_millis_max is above 60000"),
+            // Fewer keep out honest chains, and more are no bound.
+            (
+                (16_384..=1_048_576).contains(&grpc.handshake_bytes_max.get()),
+                "grpc.handshake_bytes_max is not between 16384 and 1048576",
+            ),
+            (
+                grpc.handshake_stage_seconds_max <= grpc.handshake_seconds_max,
+                "grpc.handshake_stage_seconds_max is above grpc.handshake_seconds_max",
+            ),
+            (
+                grpc.strangers_message_bytes_max <= grpc.message_bytes_max,
+                "grpc.strangers_message_bytes_max is above grpc.message_bytes_max",
+            ),
             (self.http.listen.ip().is_loopback(), "http.listen is not a loopback address"),
             (
-                self.grpc.url.as_deref().is_none_or(is_issuer),
+                grpc.url.as_deref().is_none_or(is_issuer),
                 "grpc.url is not an https URL without a slash at its end",
             ),
             (
-                self.grpc.url.is_some() || !self.grpc.listen.ip().is_unspecified(),
+                grpc.url.is_some() || !grpc.listen.ip().is_unspecified(),
                 "grpc.url must say how clients reach an address that stands for all",
             ),
             (

@@ -33,7 +33,7 @@ use tokio::runtime::Handle;
 pub(crate) use accept::{AcceptLimits, Accepted, Drain, accept_until};
 pub use admission::Probation;
 pub use answers::{Answers, Endless};
-pub(crate) use connection::{drive, handshake, refuse, within};
+pub(crate) use connection::{HandshakeLimits, drive, handshake, refuse, within};
 pub use counters::{Counters, Refusal};
 pub use local::{BindError, LocalListener};
 
@@ -54,7 +54,14 @@ pub struct NetLimits {
     pub handshakes_per_peer_max: usize,
     /// From accepting a connection to its TLS handshake and HTTP/2 preface being complete.
     pub handshake_max: Duration,
-    /// From there to its caller being known, by a certificate or by a call that shows a token.
+    /// How long a handshake takes from one stage to the next if it makes progress. Who takes longer makes way for others
+    /// as one does that has said nothing.
+    pub handshake_stage_max: Duration,
+    /// Bytes that a client may send in its handshake.
+    pub handshake_bytes_max: usize,
+    /// How long a client whose handshake was refused may take to hear why.
+    pub handshake_refused_max: Duration,
+    /// From a complete handshake to its caller being known, by a certificate or by a call that shows a token.
     pub probation_max: Duration,
     /// Bytes that a client may send in a second, and at once beyond that; what is more waits unread.
     pub bytes_per_second_max: NonZeroU32,
@@ -95,6 +102,10 @@ impl Default for NetLimits {
             handshakes_max: 256,
             handshakes_per_peer_max: 64,
             handshake_max: Duration::from_secs(5),
+            handshake_stage_max: Duration::from_secs(1),
+            // Two certificate chains of a hundred fit.
+            handshake_bytes_max: 64 * 1024,
+            handshake_refused_max: Duration::from_secs(1),
             probation_max: Duration::from_secs(10),
             bytes_per_second_max: NonZeroU32::MIN.saturating_add(8 * 1024 * 1024 - 1),
             connection_age_max: Duration::from_secs(900),
@@ -114,14 +125,23 @@ impl Default for NetLimits {
 }
 
 impl NetLimits {
-    const fn accept(&self) -> AcceptLimits {
+    pub(crate) const fn accept(&self) -> AcceptLimits {
         AcceptLimits {
             connections_max: self.connections_max,
             connections_per_peer_max: self.connections_per_peer_max,
             connections_per_network_max: self.connections_per_network_max,
             handshakes_max: self.handshakes_max,
             handshakes_per_peer_max: self.handshakes_per_peer_max,
+            handshake_stage_max: self.handshake_stage_max,
             drain_max: self.drain_max,
+        }
+    }
+
+    pub(crate) const fn handshake(&self) -> HandshakeLimits {
+        HandshakeLimits {
+            bytes_max: self.handshake_bytes_max,
+            refused_max: self.handshake_refused_max,
+            bytes_per_second_max: Some(self.bytes_per_second_max),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{Broker, Refusal};
 use crate::metrics::DecisionOutcome;
 use crate::table::InForce;
 
-/// How many of the leases that a selector matches are named in the answer.
+/// How many of the leases that a selector matches are named in the answer, so that it fits a message: all are counted.
 const NAMED_MAX: usize = 100;
 
 /// A lease as it is shown.

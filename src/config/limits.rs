@@ -25,6 +25,17 @@ pub struct RateLimit {
     pub burst: NonZeroU32,
 }
 
+/// When whoever is refused for overload is asked to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryDelays {
+    /// Nobody is asked back sooner.
+    pub min: Duration,
+    /// Nor later: times that are all given out are given out once more.
+    pub max: Duration,
+    /// Between two that come back.
+    pub apart: Duration,
+}
+
 /// Limits of tasks and leases.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -89,6 +100,8 @@ pub struct Limits {
     pub proofs_remembered_per_tenant_max: NonZeroU32,
     /// As many of one caller; of one token, where callers show tokens.
     pub proofs_remembered_per_caller_max: NonZeroU32,
+    /// Keys that one connection can prove besides its own and be known by, so that a retry over it is no replay.
+    pub keys_proven_per_connection_max: NonZeroU32,
     /// Tasks or records on one page of a list.
     pub page_size_max: NonZeroU32,
     /// Records of the audit log that are looked at for one page.
@@ -120,6 +133,12 @@ pub struct Limits {
     pub calls_burst_per_caller_max: NonZeroU32,
     /// Callers whose calls are counted each on its own; those beyond are counted together.
     pub callers_remembered_max: NonZeroU32,
+    /// Milliseconds after which whoever is refused for overload is asked back, at least.
+    pub retry_delay_millis_min: NonZeroU32,
+    /// As many at most, up to 60000; those who get times between the two come one after the other.
+    pub retry_delay_millis_max: NonZeroU32,
+    /// Milliseconds between two who come back, of which at least two have room.
+    pub retry_delays_apart_millis: NonZeroU32,
 }
 
 impl Default for Limits {
@@ -155,6 +174,7 @@ impl Default for Limits {
             lists_per_caller_max: defaults::small(4),
             proofs_remembered_per_tenant_max: defaults::small(100_000),
             proofs_remembered_per_caller_max: defaults::small(5_000),
+            keys_proven_per_connection_max: defaults::small(64),
             page_size_max: defaults::small(100),
             events_looked_at_max: defaults::small(2_048),
             audit_streams_max: defaults::small(16),
@@ -170,6 +190,9 @@ impl Default for Limits {
             calls_per_second_per_caller_max: defaults::small(2_000),
             calls_burst_per_caller_max: defaults::small(4_000),
             callers_remembered_max: defaults::small(65_536),
+            retry_delay_millis_min: defaults::small(500),
+            retry_delay_millis_max: defaults::small(10_000),
+            retry_delays_apart_millis: defaults::small(2),
         }
     }
 }
@@ -316,6 +339,23 @@ impl Limits {
         RememberedLimits {
             per_tenant: count(self.proofs_remembered_per_tenant_max),
             per_owner: count(self.proofs_remembered_per_caller_max),
+        }
+    }
+
+    /// How many keys one connection can prove.
+    #[must_use]
+    pub fn keys_proven_max(&self) -> usize {
+        count(self.keys_proven_per_connection_max)
+    }
+
+    /// When whoever is refused for overload is to come back.
+    #[must_use]
+    pub fn retry_delays(&self) -> RetryDelays {
+        let millis = |value: NonZeroU32| Duration::from_millis(value.get().into());
+        RetryDelays {
+            min: millis(self.retry_delay_millis_min),
+            max: millis(self.retry_delay_millis_max),
+            apart: millis(self.retry_delays_apart_millis),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -33,6 +34,10 @@ pub struct GrpcConfig {
     /// Bytes in one request.
     #[serde(default = "defaults::message_bytes_max")]
     pub message_bytes_max: NonZeroU32,
+    /// Bytes in one request of nobody that is known, which can but ask for the health of a service by its name; no more
+    /// than in any other.
+    #[serde(default = "defaults::strangers_message_bytes_max")]
+    pub strangers_message_bytes_max: NonZeroU32,
     /// Connections at once.
     #[serde(default = "defaults::connections_max")]
     pub connections_max: NonZeroU32,
@@ -51,7 +56,17 @@ pub struct GrpcConfig {
     /// Seconds from accepting a connection to its handshake being complete.
     #[serde(default = "defaults::handshake_seconds_max")]
     pub handshake_seconds_max: NonZeroU32,
-    /// Seconds from there to its caller being known, by a certificate or by a call that shows a token.
+    /// Seconds from one stage of a handshake to the next, and to the first call; who takes longer makes way for newcomers
+    /// as the silent do. Not above `handshake_seconds_max`.
+    #[serde(default = "defaults::handshake_stage_seconds_max")]
+    pub handshake_stage_seconds_max: NonZeroU32,
+    /// Bytes that a client may send in its handshake: from 16384, so that an ordinary chain fits, to 1048576.
+    #[serde(default = "defaults::handshake_bytes_max")]
+    pub handshake_bytes_max: NonZeroU32,
+    /// Seconds that a client whose handshake was refused may take to hear why, within those of the handshake.
+    #[serde(default = "defaults::handshake_refused_seconds_max")]
+    pub handshake_refused_seconds_max: NonZeroU32,
+    /// Seconds from a complete handshake to its caller being known, by a certificate or by a call that shows a token.
     #[serde(default = "defaults::probation_seconds_max")]
     pub probation_seconds_max: NonZeroU32,
     /// Bytes that a client may send on one connection in a second, and at once beyond that; what is more waits.
@@ -63,6 +78,9 @@ pub struct GrpcConfig {
     /// Seconds that one call may take, its request's body included; a caller may set itself less.
     #[serde(default = "defaults::call_seconds_max")]
     pub call_seconds_max: NonZeroU32,
+    /// Seconds that a caller whose call was refused may take to send the rest of it, within those of the call.
+    #[serde(default = "defaults::call_refused_seconds_max")]
+    pub call_refused_seconds_max: NonZeroU32,
     /// Calls at once on one connection.
     #[serde(default = "defaults::streams_per_connection_max")]
     pub streams_per_connection_max: NonZeroU32,
@@ -97,6 +115,17 @@ pub struct GrpcConfig {
 }
 
 impl GrpcConfig {
+    /// The limits of each call.
+    #[must_use]
+    pub fn call_limits(&self) -> CallLimits {
+        CallLimits {
+            call_max: seconds(self.call_seconds_max),
+            refused_max: seconds(self.call_refused_seconds_max),
+            message_bytes_max: count(self.message_bytes_max),
+            strangers_message_bytes_max: count(self.strangers_message_bytes_max),
+        }
+    }
+
     /// The limits of the listener.
     #[must_use]
     pub fn limits(&self) -> NetLimits {
@@ -107,6 +136,9 @@ impl GrpcConfig {
             handshakes_max: count(self.handshakes_max),
             handshakes_per_peer_max: count(self.handshakes_per_peer_max),
             handshake_max: seconds(self.handshake_seconds_max),
+            handshake_stage_max: seconds(self.handshake_stage_seconds_max),
+            handshake_bytes_max: count(self.handshake_bytes_max),
+            handshake_refused_max: seconds(self.handshake_refused_seconds_max),
             probation_max: seconds(self.probation_seconds_max),
             bytes_per_second_max: self.connection_bytes_per_second_max,
             connection_age_max: seconds(self.connection_age_seconds_max),
@@ -124,6 +156,19 @@ impl GrpcConfig {
             keepalive_timeout: seconds(self.keepalive_timeout_seconds),
         }
     }
+}
+
+/// What the gRPC listener bounds of each call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallLimits {
+    /// How long it may take.
+    pub call_max: Duration,
+    /// How long its caller may take to send the rest of it when it was refused.
+    pub refused_max: Duration,
+    /// Bytes of its message.
+    pub message_bytes_max: usize,
+    /// As many of a message of nobody that is known.
+    pub strangers_message_bytes_max: usize,
 }
 
 /// The HTTP listener: public documents, metrics, probes.
@@ -150,6 +195,12 @@ pub struct HttpConfig {
     /// Seconds that a connection is used, at most.
     #[serde(default = "defaults::http_connection_age_seconds_max")]
     pub connection_age_seconds_max: NonZeroU32,
+    /// Seconds that an answer may still take when the connection is too old.
+    #[serde(default = "defaults::http_connection_grace_seconds_max")]
+    pub connection_grace_seconds_max: NonZeroU32,
+    /// Seconds that running answers have when the daemon stops.
+    #[serde(default = "defaults::drain_seconds_max")]
+    pub drain_seconds_max: NonZeroU32,
     /// Seconds that a published document may be kept by whoever fetched it.
     #[serde(default = "defaults::document_age_seconds_max")]
     pub document_age_seconds_max: NonZeroU32,
@@ -166,6 +217,8 @@ impl HttpConfig {
             header_bytes_max: count(self.header_bytes_max),
             header_fields_max: count(self.header_fields_max),
             connection_age_max: seconds(self.connection_age_seconds_max),
+            connection_grace: seconds(self.connection_grace_seconds_max),
+            drain_max: seconds(self.drain_seconds_max),
             ..HttpLimits::default()
         }
     }
@@ -186,16 +239,21 @@ mod defaults {
 
     defaults! {
         message_bytes_max = 65_536;
+        strangers_message_bytes_max = 256;
         connections_max = 4_096;
         connections_per_peer_max = 512;
         connections_per_network_max = 2_048;
         handshakes_max = 256;
         handshakes_per_peer_max = 64;
         handshake_seconds_max = 5;
+        handshake_stage_seconds_max = 1;
+        handshake_bytes_max = 65_536;
+        handshake_refused_seconds_max = 1;
         probation_seconds_max = 10;
         connection_bytes_per_second_max = 8_388_608;
         connection_age_seconds_max = 900;
         call_seconds_max = 30;
+        call_refused_seconds_max = 5;
         streams_per_connection_max = 128;
         header_list_bytes_max = 16_384;
         stream_window_bytes = 131_072;
@@ -212,6 +270,7 @@ mod defaults {
         header_bytes_max = 8_192;
         header_fields_max = 64;
         http_connection_age_seconds_max = 120;
+        http_connection_grace_seconds_max = 5;
         document_age_seconds_max = 300;
     }
 }

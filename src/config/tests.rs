@@ -48,6 +48,14 @@ fn values_out_of_range_are_refused() {
         (MINIMAL.replace("127.0.0.1:7080", "0.0.0.0:7080"), "plain http beyond this machine"),
         (MINIMAL.replace("\"https://broker.example\"", "\"http://broker.example\""), "plain issuer"),
         (MINIMAL.replace("\"https://broker.example\"", "\"https://broker.example/?a\""), "query"),
+        (MINIMAL.replace("[http]", "handshake_bytes_max = 16383\n[http]"), "no chain fits"),
+        (MINIMAL.replace("[http]", "handshake_bytes_max = 1048577\n[http]"), "endless handshakes"),
+        (MINIMAL.replace("[http]", "handshake_stage_seconds_max = 6\n[http]"), "stage above the whole"),
+        (MINIMAL.replace("[http]", "strangers_message_bytes_max = 65537\n[http]"), "strangers above callers"),
+        (format!("{MINIMAL}\n[limits]\nretry_delay_millis_min = 10000"), "all come back at once"),
+        (format!("{MINIMAL}\n[limits]\nretry_delays_apart_millis = 9501"), "every other at once"),
+        (format!("{MINIMAL}\n[limits]\nretry_delay_millis_max = 60001"), "kept out by a delay"),
+        (format!("{MINIMAL}\n[local]\nconnections_max = 0"), "no emergency stop"),
         (
             format!("{MINIMAL}\n[[trust]]\ntrust_domain = \"broker.example\"\nbundle = \"b\""),
             "own trust domain",
@@ -55,6 +63,39 @@ fn values_out_of_range_are_refused() {
     ] {
         assert!(parse(&bad, &[]).is_err(), "{what}");
     }
+}
+
+#[test]
+fn r1_r2_what_a_client_may_cost_is_what_the_file_says() {
+    let text =
+        MINIMAL.replace("[http]", "[http]\nconnection_grace_seconds_max = 7\ndrain_seconds_max = 8").replace(
+            "[grpc]",
+            "[local]
+             connections_max = 2
+             [limits]
+             keys_proven_per_connection_max = 3
+             [grpc]
+             handshake_bytes_max = 16384
+             handshake_stage_seconds_max = 3
+             handshake_refused_seconds_max = 4
+             call_refused_seconds_max = 6
+             strangers_message_bytes_max = 9",
+        );
+    let config = parse(&text, &[]).unwrap();
+    let (grpc, calls, http) = (config.grpc.limits(), config.grpc.call_limits(), config.http.limits());
+    assert_eq!(grpc.handshake_bytes_max, 16_384);
+    let times = [
+        grpc.handshake_stage_max,
+        grpc.handshake_refused_max,
+        calls.refused_max,
+        http.connection_grace,
+        http.drain_max,
+    ];
+    assert_eq!(times.map(|time| time.as_secs()), [3, 4, 6, 7, 8]);
+    assert_eq!((calls.strangers_message_bytes_max, config.limits.keys_proven_max()), (9, 3));
+    let root = config.root_limits();
+    let places = [root.connections_max, root.connections_per_peer_max, root.connections_per_network_max];
+    assert_eq!(places, [2; 3]);
 }
 
 #[test]

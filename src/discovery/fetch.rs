@@ -29,7 +29,8 @@ use crate::config::HostName;
 /// Where Debian and most others have the certificates that everybody trusts.
 const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// The most bytes that are read for one document, with all that is around it.
+/// The most bytes that are read for one document, with all that is around it. It follows from what a JWK Set may have,
+/// which is the same for every verifier, and so is no configuration.
 const ANSWER_BYTES_MAX: u64 = 2 * JWK_SET_BYTES_MAX as u64;
 
 /// Why a document could not be had.

@@ -8,28 +8,32 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Nobody is asked back sooner.
-const SOONEST: Duration = Duration::from_millis(500);
-/// Nor later: times that are all given out are given out once more.
-const LATEST: Duration = Duration::from_secs(10);
-/// Between two that come back.
-const APART: Duration = Duration::from_millis(2);
+use brevet_core::sabotage;
+
+use crate::config::RetryDelays;
 
 /// The times that were given out.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Comebacks {
+    delays: RetryDelays,
     /// The last one, in microseconds since boot.
     last: AtomicU64,
 }
 
 impl Comebacks {
+    /// None was given out.
+    pub(super) const fn new(delays: RetryDelays) -> Self {
+        Self { delays, last: AtomicU64::new(0) }
+    }
+
     /// How long the next one is to wait.
     pub(super) fn next(&self, now: Duration) -> Duration {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let (soonest, latest) = (micros(now + SOONEST), micros(now + LATEST));
+        let RetryDelays { min, max, apart } = self.delays;
+        let (soonest, latest) = (micros(now + min), micros(now + max));
         let after = |last: u64| {
-            let next = last.saturating_add(micros(APART)).max(soonest);
-            if next > latest { soonest } else { next }
+            let next = last.saturating_add(micros(apart)).max(soonest);
+            if next > latest || sabotage::on("all_come_back_at_once") { soonest } else { next }
         };
         let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last)));
         let (Ok(last) | Err(last)) = last;
@@ -40,17 +44,24 @@ impl Comebacks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Limits;
 
     #[test]
     fn r5_the_refused_come_back_one_after_the_other_and_none_waits_long() {
-        let comebacks = Comebacks::default();
-        let now = Duration::from_secs(1_000);
-        assert_eq!(comebacks.next(now), SOONEST);
-        let fit = (LATEST - SOONEST).as_millis() / APART.as_millis();
-        for number in 1..=u32::try_from(fit).unwrap() {
-            assert_eq!(comebacks.next(now), SOONEST + APART * number);
+        let few = RetryDelays {
+            min: Duration::from_secs(3),
+            max: Duration::from_secs(4),
+            apart: Duration::from_millis(250),
+        };
+        for (delays, fit) in [(Limits::default().retry_delays(), 4_750), (few, 4)] {
+            let RetryDelays { min, max, apart } = delays;
+            let comebacks = Comebacks::new(delays);
+            let now = Duration::from_secs(1_000);
+            for number in 0..=fit {
+                assert_eq!(comebacks.next(now), min + apart * number);
+            }
+            assert_eq!(comebacks.next(now), min, "times that are all given out are given out once more");
+            assert_eq!(comebacks.next(now + max), min, "whoever is alone comes back soon");
         }
-        assert_eq!(comebacks.next(now), SOONEST, "times that are all given out are given out once more");
-        assert_eq!(comebacks.next(now + LATEST), SOONEST, "whoever is alone comes back soon");
     }
 }

@@ -32,17 +32,12 @@ use super::unread::{
     refused_unread, retain_what_is_read,
 };
 use crate::broker::Refusal;
+use crate::config::CallLimits;
 use crate::net::{Endless, LocalPeer};
 use crate::shares::{Full, Share, Shares};
 
-/// How long whoever is refused may take to send what is not read.
-const PASS_OVER_MAX: Duration = Duration::from_secs(5);
-
 /// The bytes before a message that say how long it is (gRPC over HTTP/2, Length-Prefixed-Message).
 const FRAME_HEAD: usize = 5;
-
-/// The bytes of a request that is kept of nobody: the name of a service whose health it asks for.
-const STRANGERS_BYTES_MAX: usize = 256;
 
 /// What the record says where the caller's text names no method.
 const NO_METHOD: &str = "unknown";
@@ -50,8 +45,7 @@ const NO_METHOD: &str = "unknown";
 /// What stands before every method.
 pub(super) struct Edge {
     door: Door,
-    call_max: Duration,
-    request_bytes_max: usize,
+    limits: CallLimits,
     load: Load,
     rates: Rates,
     comebacks: Comebacks,
@@ -82,18 +76,17 @@ struct Call<'a> {
 }
 
 impl Edge {
-    pub(super) fn new(door: Door, call_max: Duration, message_bytes_max: usize) -> Self {
-        let limits = &door.broker.limits;
-        let (calls, issues) = (limits.calls_in_flight_max(), limits.issues_at_once_max());
+    pub(super) fn new(door: Door, limits: CallLimits) -> Self {
+        let of_all = &door.broker.limits;
+        let (calls, issues) = (of_all.calls_in_flight_max(), of_all.issues_at_once_max());
         Self {
-            load: Load::new(calls, issues, limits.tokens_at_once()),
-            rates: Rates::new(limits.calls_of_callers(), limits.callers_remembered_max()),
-            comebacks: Comebacks::default(),
-            comebacks_of_strangers: Comebacks::default(),
-            unfinished_of_callers: Shares::new(limits.calls_unfinished_of_callers()),
-            unfinished_of_tenants: Shares::new(limits.calls_unfinished_of_tenants()),
-            request_bytes_max: message_bytes_max.saturating_add(FRAME_HEAD),
-            call_max,
+            limits,
+            load: Load::new(calls, issues, of_all.tokens_at_once()),
+            rates: Rates::new(of_all.calls_of_callers(), of_all.callers_remembered_max()),
+            comebacks: Comebacks::new(of_all.retry_delays()),
+            comebacks_of_strangers: Comebacks::new(of_all.retry_delays()),
+            unfinished_of_callers: Shares::new(of_all.calls_unfinished_of_callers()),
+            unfinished_of_tenants: Shares::new(of_all.calls_unfinished_of_tenants()),
             door,
         }
     }
@@ -105,8 +98,8 @@ impl Edge {
             tracing::debug!(headers = ?request.headers(), path = request.uri().path(), "a request");
         }
         let asked = deadline::of(request.headers());
-        let max =
-            asked.as_ref().ok().copied().flatten().map_or(self.call_max, |asked| asked.min(self.call_max));
+        let CallLimits { call_max, .. } = self.limits;
+        let max = asked.as_ref().ok().copied().flatten().map_or(call_max, |asked| asked.min(call_max));
         let call = Call { class, method, until: self.door.broker.clock.since_boot() + max };
         let who = match self.let_in(&mut request, &call).await {
             Ok(who) => who,
@@ -139,8 +132,9 @@ impl Edge {
     /// nothing worse than to come too often, or with an old certificate. A stream has no end to wait for.
     async fn pass_over(&self, call: &Call<'_>, body: Body) {
         if !class::is_endless(call.method) && !sabotage::on("the_hasty_are_reset") {
-            let time = self.left(call).min(PASS_OVER_MAX);
-            let _in_time = timeout(time, pass_over(body, self.request_bytes_max)).await;
+            let time = self.left(call).min(self.limits.refused_max);
+            let bytes_max = self.limits.message_bytes_max.saturating_add(FRAME_HEAD);
+            let _in_time = timeout(time, pass_over(body, bytes_max)).await;
         }
     }
 
@@ -258,7 +252,10 @@ impl Edge {
             response.extensions_mut().insert(Endless);
             return response;
         }
-        let bytes_max = if caller.is_some() { self.request_bytes_max } else { STRANGERS_BYTES_MAX };
+        let CallLimits { message_bytes_max, strangers_message_bytes_max, .. } = self.limits;
+        let is_known = caller.is_some() || sabotage::on("strangers_send_like_callers");
+        let bytes_max = if is_known { message_bytes_max } else { strangers_message_bytes_max };
+        let bytes_max = bytes_max.saturating_add(FRAME_HEAD);
         // INVARIANT: whoever waits for its caller holds no place and no turn, or callers that send nothing would keep
         // out the others, and messages that wait for their turn would fill the window of those that have it.
         let (mut head, mut body) = request.into_parts();

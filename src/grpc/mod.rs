@@ -25,7 +25,6 @@ mod token_caller;
 mod unread;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -47,8 +46,11 @@ pub use self::possession::ProofMemory;
 use crate::broker::{Broker, ENDINGS_TOLD_MAX};
 use crate::config::GrpcConfig;
 
-/// The most bytes in one answer: a token carries its scope once more than the largest request does.
-const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// The most bytes in one answer for each byte of the largest request: a token carries its scope once more than that does.
+const ANSWER_BYTES_PER_REQUEST_BYTE: usize = 4;
+/// But no fewer than these, so that a page of a list fits. It is no configuration: what is kept of an answer for its caller
+/// is bounded by `grpc.send_buffer_bytes_max`.
+const ANSWER_BYTES: usize = 256 * 1024;
 
 /// The most bytes that one ending takes on the wire. As many as a message has are a mebibyte, which any client takes.
 const ENDING_BYTES_MAX: usize = 256;
@@ -67,27 +69,26 @@ pub fn routes(
     url: &str,
 ) -> Result<Router, tonic_reflection::server::Error> {
     let door = Door::new(Arc::clone(broker), credentials, url.to_owned());
-    let bytes_max = usize::try_from(config.message_bytes_max.get()).unwrap_or(usize::MAX);
+    let bytes_max = config.call_limits().message_bytes_max;
+    let answer_bytes_max = answer_bytes_max(bytes_max);
     let tasks = TaskServiceServer::new(task::Tasks(door.clone()))
         .max_decoding_message_size(bytes_max)
-        .max_encoding_message_size(ANSWER_BYTES_MAX);
+        .max_encoding_message_size(answer_bytes_max);
     let credentials = CredentialServiceServer::new(credential::Credentials(door.clone()))
         .max_decoding_message_size(bytes_max)
-        .max_encoding_message_size(ANSWER_BYTES_MAX);
+        .max_encoding_message_size(answer_bytes_max);
     let revocations = RevocationServiceServer::new(revocation::Revocations(door.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(ENDINGS_TOLD_MAX * ENDING_BYTES_MAX);
     let leases = LeaseServiceServer::new(lease::Leases(door.clone()))
         .max_decoding_message_size(bytes_max)
-        .max_encoding_message_size(ANSWER_BYTES_MAX);
+        .max_encoding_message_size(answer_bytes_max);
     let locks = LockServiceServer::new(lock::Locks(door.clone()))
         .max_decoding_message_size(bytes_max)
-        .max_encoding_message_size(ANSWER_BYTES_MAX);
+        .max_encoding_message_size(answer_bytes_max);
     let audit = AuditServiceServer::new(audit::Audit(door.clone()))
         .max_decoding_message_size(bytes_max)
-        .max_encoding_message_size(
-            bytes_max.saturating_mul(EVENT_BYTES_PER_REQUEST_BYTE).max(ANSWER_BYTES_MAX),
-        );
+        .max_encoding_message_size(bytes_max.saturating_mul(EVENT_BYTES_PER_REQUEST_BYTE).max(ANSWER_BYTES));
     let health = HealthServer::new(Serving);
     let mut services = Routes::new(tasks)
         .add_service(credentials)
@@ -107,9 +108,7 @@ pub fn routes(
 
 /// Services whose callers are answered in time, whatever they send.
 fn answered(services: Routes, door: Door, config: &GrpcConfig) -> Router {
-    let bytes_max = usize::try_from(config.message_bytes_max.get()).unwrap_or(usize::MAX);
-    let edge = Edge::new(door, Duration::from_secs(config.call_seconds_max.get().into()), bytes_max);
-    let edge = Arc::new(edge);
+    let edge = Arc::new(Edge::new(door, config.call_limits()));
     // One layer does all of it: each costs every call some microseconds.
     let layer = move |request: Request, next: Next| Arc::clone(&edge).answer(request, next);
     services.prepare().into_axum_router().layer(from_fn(layer))
@@ -117,10 +116,15 @@ fn answered(services: Routes, door: Door, config: &GrpcConfig) -> Router {
 
 /// What the local root socket serves: locks, and nothing that could be issued or read by it.
 pub fn root_routes(broker: &Arc<Broker>, config: &GrpcConfig) -> Router {
-    let bytes_max = usize::try_from(config.message_bytes_max.get()).unwrap_or(usize::MAX);
+    let bytes_max = config.call_limits().message_bytes_max;
+    let answer_bytes_max = answer_bytes_max(bytes_max);
     let door = Door::new(Arc::clone(broker), CallerCredentials::none(), String::new());
     let locks = LockServiceServer::new(lock::Locks(door.clone()))
         .max_decoding_message_size(bytes_max)
-        .max_encoding_message_size(ANSWER_BYTES_MAX);
+        .max_encoding_message_size(answer_bytes_max);
     answered(Routes::new(locks), door, config)
+}
+
+fn answer_bytes_max(request_bytes_max: usize) -> usize {
+    request_bytes_max.saturating_mul(ANSWER_BYTES_PER_REQUEST_BYTE).max(ANSWER_BYTES)
 }

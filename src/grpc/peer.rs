@@ -19,9 +19,6 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::rates::Allowance;
 use crate::net::Probation;
 
-/// Keys that one connection can prove besides its own.
-const KEYS_PROVEN_MAX: usize = 64;
-
 /// One connection's other end, of which each of its requests carries a clone, or one request's.
 #[derive(Clone)]
 pub struct Peer(Arc<Inner>);
@@ -174,11 +171,26 @@ impl Peer {
         self.0.proven.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
-    /// Remembers that the connection has proven this key, unless it has proven too many.
-    pub fn remember(&self, key: Thumbprint) {
+    /// Remembers that the connection has proven this key, unless it has proven as many as it may.
+    pub fn remember(&self, key: Thumbprint, proven_max: usize) {
         let mut proven = self.0.proven.lock().unwrap_or_else(PoisonError::into_inner);
-        if proven.len() < KEYS_PROVEN_MAX {
+        if proven.len() < proven_max {
             proven.insert(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r1_a_connection_is_known_by_no_more_keys_than_it_may_prove() {
+        let trust = Arc::new(CallerTrust::new("broker.example".parse().unwrap(), []).unwrap());
+        let peer = Peer::new(Arc::new([]), Arc::new(move || Arc::clone(&trust)), None);
+        for byte in 0..9_u8 {
+            peer.remember(Thumbprint::of(&[&[byte]]), 3);
+        }
+        assert_eq!(peer.proven().len(), 3);
     }
 }

@@ -113,7 +113,7 @@ impl Door {
             }
         }
         if let Some(peer) = peer {
-            peer.remember(key);
+            peer.remember(key, self.broker.limits.keys_proven_max());
         }
         Ok(key)
     }

@@ -24,7 +24,8 @@ use crate::broker::{Broker, Kind, Refusal};
 use crate::net::Answers;
 use crate::shares::Share;
 
-/// How long a stream goes on without a look whether its caller still may.
+/// How long a stream goes on without a look whether its caller still may. It is a promise and no limit on what somebody
+/// costs, so that nobody can configure it away.
 const AUTHORITY_MAX: Duration = Duration::from_secs(1);
 
 /// Messages that wait for a reader. There is but one, so that hardly anything is read that was let out under an authority

@@ -28,7 +28,8 @@ pub use documents::PublicDocuments;
 
 use crate::metrics::{self, Metrics};
 use crate::net::{
-    AcceptLimits, Accepted, Counters, Drain, TlsConfig, accept_until, drive, handshake, refuse, within,
+    AcceptLimits, Accepted, Counters, Drain, HandshakeLimits, NetLimits, TlsConfig, accept_until, drive,
+    handshake, refuse, within,
 };
 
 /// The limits of the HTTP listener.
@@ -77,7 +78,7 @@ impl Default for HttpLimits {
 }
 
 impl HttpLimits {
-    const fn accept(&self) -> AcceptLimits {
+    fn accept(&self) -> AcceptLimits {
         AcceptLimits {
             connections_max: self.connections_max,
             connections_per_peer_max: self.connections_per_peer_max,
@@ -86,6 +87,7 @@ impl HttpLimits {
             handshakes_max: self.handshakes_max,
             handshakes_per_peer_max: self.handshakes_per_peer_max,
             drain_max: self.drain_max,
+            ..NetLimits::default().accept()
         }
     }
 }
@@ -209,7 +211,8 @@ async fn serve_connection(
         return serve_http1(stream, routes, limits, drain).await;
     };
     let protocols = [None, Some(b"http/1.1".as_slice())];
-    let started = handshake(stream, tls.load_full(), &protocols, &place, None);
+    let handshakes = HandshakeLimits { bytes_per_second_max: None, ..NetLimits::default().handshake() };
+    let started = handshake(stream, tls.load_full(), &protocols, &place, handshakes);
     match within(limits.handshake_max, &place, started).await {
         Ok(stream) => {
             place.probation().pass(Duration::MAX);

@@ -27,6 +27,7 @@ pub(crate) struct AcceptLimits {
     pub(crate) connections_per_network_max: usize,
     pub(crate) handshakes_max: usize,
     pub(crate) handshakes_per_peer_max: usize,
+    pub(crate) handshake_stage_max: Duration,
     pub(crate) drain_max: Duration,
 }
 

@@ -25,9 +25,6 @@ use super::accept::AcceptLimits;
 use super::{ConnectionId, Counters, Origin, Refusal, network_of, peer_of};
 use crate::clock::since_boot;
 
-/// How long a handshake that makes progress takes from one stage to the next, at most.
-const STAGE_MAX: Duration = Duration::from_secs(1);
-
 /// Who has how many connections on one listener.
 #[derive(Debug)]
 pub(super) struct Admission {
@@ -73,8 +70,8 @@ enum Stage {
 }
 
 impl Handshake {
-    fn is_idle(&self, now: Duration) -> bool {
-        self.stage == Stage::Silent || now.saturating_sub(self.since) > STAGE_MAX
+    fn is_idle(&self, now: Duration, stage_max: Duration) -> bool {
+        self.stage == Stage::Silent || now.saturating_sub(self.since) > stage_max
     }
 }
 
@@ -194,7 +191,8 @@ impl Book {
         whence: Whence,
         now: Duration,
     ) -> Result<Option<u64>, Refusal> {
-        let idle = || self.handshakes.iter().filter(|(_, handshake)| handshake.is_idle(now));
+        let stage_max = limits.handshake_stage_max;
+        let idle = || self.handshakes.iter().filter(|(_, handshake)| handshake.is_idle(now, stage_max));
         if self.peers.get(&whence.peer).map_or(0, |share| share.unknown) >= limits.handshakes_per_peer_max {
             let mut own = idle().filter(|(_, handshake)| handshake.whence.peer == whence.peer);
             return own.next().map(|(id, _)| Some(*id)).ok_or(Refusal::PeerFull);

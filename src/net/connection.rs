@@ -31,14 +31,16 @@ use super::answers::Answers;
 use super::stream::{Metered, Replayed};
 use super::{Admitted, ConnectionId, Counters, LocalPeer, NetLimits, Origin, Refusal, TlsPeer};
 
-/// What a stranger may send in a handshake (R2). Two certificate chains of a hundred fit.
-const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
-
-/// How long a refused client may take to hear why.
-const REFUSED_MAX: Duration = Duration::from_secs(1);
-
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a handshake may cost, and what is read after it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HandshakeLimits {
+    pub(crate) bytes_max: usize,
+    pub(crate) refused_max: Duration,
+    pub(crate) bytes_per_second_max: Option<NonZeroU32>,
+}
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -71,15 +73,15 @@ pub(crate) async fn handshake(
     tls: Arc<ServerConfig>,
     protocols: &[Option<&[u8]>],
     place: &Place,
-    bytes_per_second: Option<NonZeroU32>,
+    limits: HandshakeLimits,
 ) -> Result<TlsStart, HandshakeError> {
-    let mut acceptor =
-        LazyConfigAcceptor::new(Acceptor::default(), Metered::new(stream, HANDSHAKE_BYTES_MAX));
+    let metered = Metered::new(stream, limits.bytes_max);
+    let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), metered);
     let hello = match (&mut acceptor).await {
         Ok(hello) => hello,
         Err(error) => {
             if let Some(refused) = acceptor.take_io() {
-                hear_out(refused).await;
+                hear_out(refused, limits.refused_max).await;
             }
             return Err(HandshakeError::Tls(error));
         }
@@ -88,24 +90,24 @@ pub(crate) async fn handshake(
     let mut stream = match hello.into_stream(tls).into_fallible().await {
         Ok(stream) => stream,
         Err((error, refused)) => {
-            hear_out(refused).await;
+            hear_out(refused, limits.refused_max).await;
             return Err(HandshakeError::Tls(error));
         }
     };
     let (metered, session) = stream.get_mut();
-    metered.pace(bytes_per_second);
+    metered.pace(limits.bytes_per_second_max);
     if protocols.contains(&session.alpn_protocol()) { Ok(stream) } else { Err(HandshakeError::Protocol) }
 }
 
 /// Reads what a refused client still sends until it closes, within bounds. To close with bytes unread resets the
 /// connection, and the reset overtakes the alert that says why.
-async fn hear_out(mut refused: Metered<TcpStream>) {
+async fn hear_out(mut refused: Metered<TcpStream>, time: Duration) {
     let discard = async {
         let mut bytes = [0; 1024];
         while refused.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
     };
     // Whether it closed or took too long, there is nothing more to do for it.
-    let _heard = timeout(REFUSED_MAX, discard).await;
+    let _heard = timeout(time, discard).await;
 }
 
 /// Serves one TLS connection.
@@ -120,8 +122,7 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     let Accepted { stream, origin, place, drain } = accepted;
     let Some(address) = origin else { return };
     let started = within(limits.handshake_max, &place, async {
-        let mut stream =
-            handshake(stream, tls, &[Some(b"h2")], &place, Some(limits.bytes_per_second_max)).await?;
+        let mut stream = handshake(stream, tls, &[Some(b"h2")], &place, limits.handshake()).await?;
         preface(&mut stream).await?;
         Ok(stream)
     });

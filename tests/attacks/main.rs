@@ -7,6 +7,8 @@ mod chains;
 #[path = "../e2e/documented.rs"]
 mod documented;
 #[cfg(test)]
+mod forge;
+#[cfg(test)]
 mod issuer;
 #[cfg(test)]
 mod proofs;

@@ -6,7 +6,8 @@ use brevet_testkit::x509::Key;
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
-use crate::shown::{Case, Forge, showing};
+use crate::forge::Forge;
+use crate::shown::{Case, showing};
 use crate::tokens::{CREATE, sign};
 use crate::world::now;
 

@@ -1,7 +1,6 @@
 //! What is shown to the daemon as proof of who calls, and proves nobody.
 
 use std::net::TcpListener;
-use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine;
@@ -13,6 +12,7 @@ use ring::hmac;
 use serde_json::{Value, json};
 use tonic::codegen::http::{HeaderMap, HeaderValue};
 
+use crate::forge::{Forge, Kind};
 use crate::tokens::{AGENT, AUDIENCE, CREATE, ISSUER, OTHER_ISSUER, ROBOT, Tokens, send, sign};
 use crate::world::{Written, next_second, now};
 
@@ -29,78 +29,6 @@ pub(crate) const P256_ORDER: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0x00, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc,
     0xe6, 0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
-
-/// Whose tokens are tampered with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Those of a trust domain.
-    JwtSvid,
-    /// Those of an issuer.
-    Oidc,
-}
-
-/// What the cases are made with, for a daemon.
-pub(crate) struct Forge<'a> {
-    tokens: &'a Tokens,
-    kind: Kind,
-}
-
-impl Deref for Forge<'_> {
-    type Target = Tokens;
-
-    fn deref(&self) -> &Tokens {
-        self.tokens
-    }
-}
-
-impl<'a> Forge<'a> {
-    pub(crate) const fn of(kind: Kind, tokens: &'a Tokens) -> Self {
-        Self { tokens, kind }
-    }
-
-    /// The key that the daemon believes, whose name is `k`.
-    fn key(&self) -> &Key {
-        match self.kind {
-            Kind::JwtSvid => &self.svids,
-            Kind::Oidc => &self.issued,
-        }
-    }
-
-    /// What it signs with, and what other keys of its kind do.
-    const fn algorithms(&self) -> [&'static str; 2] {
-        match self.kind {
-            Kind::JwtSvid => ["ES256", "ES384"],
-            Kind::Oidc => ["ES384", "ES256"],
-        }
-    }
-
-    /// The claims of a good token.
-    pub(crate) fn claims(&self) -> Value {
-        match self.kind {
-            Kind::JwtSvid => Tokens::claims(AGENT),
-            Kind::Oidc => {
-                let mut claims = Tokens::claims("robot");
-                claims["iss"] = json!(ISSUER);
-                claims
-            }
-        }
-    }
-
-    /// A token with these claims that is good in everything else.
-    pub(crate) fn signed(&self, claims: &Value) -> String {
-        match self.kind {
-            Kind::JwtSvid => self.svid(claims),
-            Kind::Oidc => self.token(claims),
-        }
-    }
-
-    /// The header of a good token with another member, or with one of another value.
-    fn with(&self, name: &str, value: Value) -> Value {
-        let mut header = json!({"alg": self.algorithms()[0], "kid": "k", "typ": "JWT"});
-        header[name] = value;
-        header
-    }
-}
 
 /// The order of P-384 (SEC 2 §2.5.1).
 const P384_ORDER: [u8; 48] = [

@@ -118,7 +118,7 @@ const ATTACKS: [Attack; 88] = [
     Attack::new(65).held_by(&["tests/e2e/restart.rs::what_everybody_may_write_permits_nothing"]).waits_for("signed policies"),
     Attack::new(66).held_by(&["tests/e2e/canaries.rs::u5_what_stands_where_it_has_no_business_is_repeated_nowhere", "tests/e2e/secrets.rs::l12_u5_no_secret_is_in_anything_that_the_daemon_says"]),
     Attack::new(67).held_by(&["tests/attacks/races.rs::no_caller_makes_the_metrics_grow"]),
-    Attack::new(68).held_by(&["tests/e2e/task.rs::unknown_and_foreign_tasks_are_the_same_to_the_byte"]).waits_for("a measurement"),
+    Attack::new(68).held_by(&["tests/e2e/task.rs::unknown_and_foreign_tasks_are_the_same_to_the_byte"]),
     Attack::new(69).held_by(&["tests/e2e/hardening.rs::l12_no_process_of_the_same_user_reads_one_that_holds_keys", "tests/e2e/hardening.rs::l12_a_process_that_crashes_leaves_no_core"]),
     Attack::new(70).held_by(&["tests/e2e/root_socket.rs::the_root_socket_serves_nobody_but_its_user_and_root", "tests/e2e/root_socket.rs::a_root_socket_that_others_could_replace_is_refused_at_the_start", "tests/e2e/restart.rs::what_others_could_read_or_replace_is_refused"]),
     Attack::new(71).held_by(&["tests/e2e/restart.rs::what_others_could_read_or_replace_is_refused", "tests/e2e/restart.rs::a_configuration_with_a_fault_is_refused_with_its_place"]),

@@ -393,6 +393,11 @@ fn hello_of_tls_1_2() -> Vec<u8> {
     [&[0x16, 3, 1, 0, length + 4][..], &handshake].concat()
 }
 
+/// A record of 16 KiB, with which a ClientHello of 64 KiB begins, and with the like of which it goes on.
+fn part_of_a_hello() -> Vec<u8> {
+    [&[0x16, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff][..], &[0; 0x4000 - 4]].concat()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn r2_what_is_no_handshake_of_tls_1_3_gets_no_further_and_keeps_nobody_out() {
     let few = toml::toml! {
@@ -406,7 +411,6 @@ async fn r2_what_is_no_handshake_of_tls_1_3_gets_no_further_and_keeps_nobody_out
         world.client(RESOURCE_SERVER).await;
     }
     let before = world.daemon.peak_kib();
-    let huge = [&[0x16, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff][..], &[0; 0x3ffb]].concat();
     for (what, bytes) in [
         ("TLS 1.2", hello_of_tls_1_2()),
         ("plain HTTP/1.1", b"GET / HTTP/1.1\r\nhost: a\r\n\r\n".to_vec()),
@@ -414,7 +418,7 @@ async fn r2_what_is_no_handshake_of_tls_1_3_gets_no_further_and_keeps_nobody_out
         ("SSL 2", vec![0x80, 0x2e, 1, 0, 2, 0, 0x15, 0, 0, 0, 0x10]),
         ("garbage", vec![0xa5; 4_096]),
         ("a record without an end", vec![0x16, 3, 1, 0x40, 0]),
-        ("a ClientHello that never ends", huge.repeat(8)),
+        ("a ClientHello that never ends", part_of_a_hello().repeat(8)),
         ("nothing", vec![]),
     ] {
         let mut stream = TcpStream::connect(&address).await.unwrap();
@@ -444,6 +448,23 @@ async fn r2_what_is_no_handshake_of_tls_1_3_gets_no_further_and_keeps_nobody_out
     let grown = world.daemon.peak_kib().saturating_sub(before);
     assert!(grown < GROWTH_KIB_MAX, "{grown} KiB more");
     bystander.was_answered().await;
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r2_a_handshake_is_refused_when_it_is_longer_than_the_configuration_allows() {
+    let short = toml::toml! {
+        handshake_bytes_max = 16384
+        handshake_seconds_max = 600
+    };
+    let world = world_with(short, toml::Table::new());
+    let address = world.endpoints().grpc.trim_start_matches("https://").to_owned();
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    // Half of a ClientHello: no more than the default allows.
+    let _sent = stream.write_all(&part_of_a_hello().repeat(2)).await;
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+    assert!(ended.is_ok(), "it is still open");
+    world.client(RESOURCE_SERVER).await;
     world.stop();
 }
 

@@ -73,13 +73,19 @@ async fn r5_u1_a_caller_that_calls_too_often_is_told_when_and_can_still_end_what
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn r5_u1_under_overload_what_matters_least_is_refused_first() {
     // Room for one call leaves no part of it for any but the most urgent.
-    let world = limited(toml::toml! { calls_in_flight_max = 1 });
+    let world = limited(toml::toml! {
+        calls_in_flight_max = 1
+        retry_delay_millis_min = 3000
+        retry_delay_millis_max = 4000
+        retry_delays_apart_millis = 500
+    });
     let (agent, operator) = (world.client(AGENT).await, world.client(OPERATOR).await);
     let server = world.client(RESOURCE_SERVER).await;
     let full = Code::ResourceExhausted;
     let task = "tasks/7zzzzzzzzzzzzzzzzzzzzzzzzz";
     let status = agent.get(task).await.refused(full, LOAD);
-    assert!(status.get_details_retry_info().and_then(|info| info.retry_delay).is_some());
+    let retry = status.get_details_retry_info().and_then(|info| info.retry_delay).unwrap();
+    assert!((2_990..=3_000).contains(&retry.as_millis()), "{retry:?}");
     let result = agent.issue(issue(task, "unread")).await.result();
     agent.answer("IssueCredential", None, result).refused(full, LOAD);
     agent.give_back("leases/none").await.refused(full, LOAD);

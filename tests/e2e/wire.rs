@@ -359,6 +359,25 @@ async fn whoever_gets_through_the_handshake_is_told_that_the_daemon_serves() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r1_nobody_sends_more_than_the_configuration_gives_to_strangers() {
+    let world = World::with(|config, _| {
+        let grpc = config.get_mut("grpc").and_then(|grpc| grpc.as_table_mut()).unwrap();
+        grpc.insert("strangers_message_bytes_max".to_owned(), 32.into());
+    });
+    let (client, nobody) = (world.client(AGENT).await, world.nobody().await);
+    // The name of a service, in a message of so many bytes.
+    let named = |bytes: u8| framed(&[&[0x0a, bytes - 2][..], &vec![b'x'; usize::from(bytes - 2)]].concat());
+    for (who, bytes, code) in
+        [(&client, 33, Code::NotFound), (&nobody, 32, Code::NotFound), (&nobody, 33, Code::Unauthenticated)]
+    {
+        let refused = call(who, "/grpc.health.v1.Health/Check", &[], named(bytes)).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{bytes}");
+    }
+    drop((client, nobody));
+    world.stop();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn u1_a_call_that_takes_too_long_is_told_and_recorded_and_is_no_rubbish() {
     let world = World::with(|config, _| {
         config.insert("limits".to_owned(), toml::toml! { malformed_recorded_per_minute_max = 1 }.into());

@@ -35,7 +35,8 @@ pub const CHAIN_CERTIFICATES_MAX: usize = 4;
 /// The longest chain in bytes.
 pub const CHAIN_BYTES_MAX: usize = 32 * 1024;
 /// The most signatures that are verified for one chain. It is enough where ten authorities of one bundle share a name,
-/// as those of an issuer that renews them often do; a signature on P-384 takes about a millisecond to verify.
+/// as those of an issuer that renews them often do; a signature on P-384 takes about a millisecond to verify. It is no
+/// configuration, or one verifier would accept a chain that another refuses.
 pub const SIGNATURES_MAX: usize = 32;
 
 /// The signature algorithms of certificates: those of RFC 7518 that SVIDs may use, as webpki names them.

@@ -6,7 +6,7 @@ use brevet_core::lock::Swept;
 use super::{Parsed, lifetime, page_size, request_id, selector, timestamp, wire_selector};
 use crate::broker::{LockAsk, LockFilter, LockView, Refusal};
 
-/// The longest message to a stopped party, in bytes.
+/// The longest message to a stopped party, in bytes: the API says so to clients, and records have it for ever.
 const MESSAGE_BYTES_MAX: usize = 256;
 
 pub(in crate::grpc) fn lock_ask(request: v1::CreateLockRequest) -> Parsed<LockAsk> {

@@ -20,6 +20,7 @@ const ROOM: AcceptLimits = AcceptLimits {
     connections_per_network_max: 99,
     handshakes_max: 99,
     handshakes_per_peer_max: 99,
+    handshake_stage_max: Duration::from_secs(1),
     drain_max: Duration::ZERO,
 };
 
@@ -102,12 +103,19 @@ async fn r2_a_crowd_that_keeps_its_handshakes_going_puts_out_nobody_elses_connec
 
 #[tokio::test]
 async fn r2_who_comes_no_further_makes_way_for_its_own_network_and_address() {
-    let (admission, _) = admission(AcceptLimits { handshakes_max: 2, handshakes_per_peer_max: 2, ..ROOM });
+    let (admission, _) = admission(AcceptLimits {
+        handshakes_max: 2,
+        handshakes_per_peer_max: 2,
+        handshake_stage_max: Duration::from_secs(3),
+        ..ROOM
+    });
     let begun = |address: &str| begun(&admission, address);
     let stalled = ["192.0.2.1", "192.0.2.1"].map(begun);
     assert_eq!(admission.admit(origin("192.0.2.1")).unwrap_err(), Refusal::PeerFull);
     assert_eq!(admission.admit(origin("192.0.2.2")).unwrap_err(), Refusal::HandshakesFull);
-    NOW.set(NOW.get() + Duration::from_millis(1_001));
+    NOW.set(NOW.get() + Duration::from_secs(3));
+    assert_eq!(admission.admit(origin("192.0.2.1")).unwrap_err(), Refusal::PeerFull);
+    NOW.set(NOW.get() + Duration::from_millis(1));
     let _newcomers = ["192.0.2.1", "192.0.2.2"].map(begun);
     assert!(makes_way(&stalled[0]).await && makes_way(&stalled[1]).await);
     assert_eq!(admission.admit(origin("192.0.2.3")).unwrap_err(), Refusal::HandshakesFull);
