@@ -1,5 +1,6 @@
 //! The composition root: builds every part once, in order, and runs them until told to stop.
 
+mod descriptors;
 mod error;
 mod gauges;
 mod ground;
@@ -7,6 +8,7 @@ mod keys;
 mod recovery;
 mod root_socket;
 mod server_tls;
+mod stops;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,9 +19,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use brevet_core::fact::Fact;
-use brevet_core::registry::Role;
 use brevet_core::revision::Revision;
-use brevet_core::sabotage;
 use brevet_identity::jwk_set::JwkSet;
 use brevet_journal::Journal;
 use brevet_journal::sqlite::Sqlite;
@@ -30,7 +30,6 @@ use brevet_mint::plan::Planner;
 use brevet_mint::signer::LocalSigner;
 use ring::rand::SystemRandom;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -42,6 +41,7 @@ use self::keys::Keys;
 pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, JWT_SVID_KEY_FILE, TASK_TOKEN_KEY_FILE};
 use self::root_socket::RootSocket;
 use self::server_tls::{renew_server_certificate, server_tls, trust_of};
+use self::stops::Stops;
 use crate::bookmarks::{self, Bookmarks};
 use crate::broker::{Broker, Parts, TENANT_CHANGED};
 use crate::clock::ClockState;
@@ -55,6 +55,7 @@ use crate::net::{Admitted, Counters, Endpoint, TlsConfig, TlsPeer};
 use crate::reaper;
 use crate::reload::{self, Reloader};
 use crate::table::Table;
+use crate::threads::Reserved;
 use crate::token_bindings::TokenBindings;
 
 /// How often a consumer of the SPIFFE bundle is asked to come back, in seconds.
@@ -76,7 +77,7 @@ pub struct App {
     endpoint: Endpoint,
     tls: TlsConfig,
     http_counters: Arc<Counters>,
-    stops: Handle,
+    reserved: Reserved,
 }
 
 /// Checks a configuration with everything it names, and changes nothing.
@@ -95,12 +96,12 @@ pub fn check(path: &Path) -> Result<(), StartError> {
 }
 
 impl App {
-    /// Builds every part: replays the journal, puts the configuration in force, and binds the sockets last. Whoever may
-    /// stop others is served by the threads of `stops`, everybody else by those that run this.
+    /// Builds every part: replays the journal, puts the configuration in force, and binds the sockets last. The emergency
+    /// stop is served by the threads that are reserved for it, everybody by those that run this.
     ///
     /// # Errors
     /// [`StartError`]; nothing was served then.
-    pub async fn build(path: &Path, stops: Handle) -> Result<Self, StartError> {
+    pub async fn build(path: &Path, reserved: Reserved) -> Result<Self, StartError> {
         // 1. What the broker stands on: files, journal, clock and keys.
         let Ground { config, configuration, reloader, clock, journal, state, replayed, keys, rng } =
             Ground::lay(path).await?;
@@ -178,12 +179,13 @@ impl App {
         broker.table.durable(noted).await?;
 
         // 3. The sockets, last of all.
+        descriptors::make_room(&config)?;
         let grpc = TcpListener::bind(config.grpc.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
         let http = HttpListener::plain(config.http.listen).await?;
         let root = {
-            let _registered_there = stops.enter();
+            let _registered_there = reserved.root.enter();
             RootSocket::bind(&config, &broker, root_counters)?
         };
         let stopping = Arc::new(AtomicBool::new(false));
@@ -222,7 +224,7 @@ impl App {
             endpoint,
             tls,
             http_counters,
-            stops,
+            reserved,
         })
     }
 
@@ -268,7 +270,7 @@ impl App {
             endpoint,
             tls,
             http_counters,
-            stops,
+            reserved,
         } = self;
         let (stop, stopped) = watch::channel(false);
         let until_stopped = || {
@@ -281,29 +283,26 @@ impl App {
 
         let admit = {
             let (trust, age_max) = (trust_of(&broker), config.grpc.limits().connection_age_max);
-            let (broker, stops) = (Arc::clone(&broker), stops.clone());
+            let (broker, stops) = (Arc::clone(&broker), Stops::new(reserved.stops, &config.grpc));
             move |peer: TlsPeer| {
                 let now = broker.clock.now().judge;
                 let TlsPeer { certificates, probation, .. } = peer;
                 let extension = Peer::new(certificates, Arc::clone(&trust), Some(probation.clone()));
                 let Ok(caller) = extension.caller(now) else {
-                    return Admitted { extension, age_max, runtime: None };
+                    return Admitted { extension, age_max, lane: None };
                 };
                 probation.pass(Duration::MAX);
-                let may_stop =
-                    broker.table.in_force().registry().roles(caller.spiffe_id()).contains(&Role::Stopper)
-                        && !sabotage::on("stops_stand_in_line");
                 Admitted {
                     extension,
                     age_max: caller.valid_until().since(now).min(age_max),
-                    runtime: may_stop.then(|| stops.clone()),
+                    lane: stops.lane(broker.table.in_force().registry(), caller.spiffe_id()),
                 }
             }
         };
         let serving_grpc = tokio::spawn(endpoint.serve_tls(grpc, Arc::clone(&tls), admit, until_stopped()));
         let serving_http =
             tokio::spawn(http.serve(site.routes(), config.http.limits(), http_counters, until_stopped()));
-        let serving_root = stops.spawn(root.serve(until_stopped()));
+        let serving_root = reserved.root.spawn(root.serve(until_stopped()));
         let renewing =
             tokio::spawn(renew_server_certificate(config.clone(), authority, Arc::clone(&broker), tls));
         let reaping = tokio::spawn(reaper::run(Arc::clone(&broker)));

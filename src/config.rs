@@ -309,6 +309,13 @@ impl Config {
         bundles.chain(self.oidc.iter().flat_map(|oidc| oidc.jwks.iter().chain(&oidc.ca)))
     }
 
+    /// How many connections there may be on all listeners.
+    #[must_use]
+    pub fn connections_max(&self) -> u64 {
+        let listeners = [self.grpc.connections_max, self.http.connections_max, self.local.connections_max];
+        listeners.iter().map(|max| u64::from(max.get())).sum()
+    }
+
     /// The limits of the local root socket.
     #[must_use]
     pub fn root_limits(&self) -> NetLimits {
@@ -368,8 +375,9 @@ impl Config {
                 "grpc.handshake_bytes_max is not between 16384 and 1048576",
             ),
             (
-                grpc.handshake_stage_seconds_max <= grpc.handshake_seconds_max,
-                "grpc.handshake_stage_seconds_max is above grpc.handshake_seconds_max",
+                u64::from(grpc.handshake_stage_millis_max.get())
+                    <= u64::from(grpc.handshake_seconds_max.get()) * 1_000,
+                "grpc.handshake_stage_millis_max is above grpc.handshake_seconds_max",
             ),
             (
                 grpc.strangers_message_bytes_max <= grpc.message_bytes_max,

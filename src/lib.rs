@@ -29,7 +29,7 @@ pub mod remembered;
 pub mod shares;
 pub mod table;
 pub mod telemetry;
-mod threads;
+pub mod threads;
 pub mod token_bindings;
 pub mod trust;
 pub mod turns;

@@ -25,15 +25,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use brevet_core::name::TenantName;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::runtime::Handle;
 
+use crate::shares::Share;
+
 pub(crate) use accept::{AcceptLimits, Accepted, Drain, accept_until};
+pub(crate) use admission::Place;
 pub use admission::Probation;
 pub use answers::{Answers, Endless};
-pub(crate) use connection::{HandshakeLimits, drive, handshake, refuse, within};
+pub(crate) use connection::{HandshakeError, HandshakeLimits, drive, handshake, refuse, within};
 pub use counters::{Counters, Refusal};
 pub use local::{BindError, LocalListener};
 
@@ -102,7 +106,7 @@ impl Default for NetLimits {
             handshakes_max: 256,
             handshakes_per_peer_max: 64,
             handshake_max: Duration::from_secs(5),
-            handshake_stage_max: Duration::from_secs(1),
+            handshake_stage_max: Duration::from_millis(100),
             // Two certificate chains of a hundred fit.
             handshake_bytes_max: 64 * 1024,
             handshake_refused_max: Duration::from_secs(1),
@@ -186,8 +190,19 @@ pub struct LocalPeer {
     pub connection: ConnectionId,
 }
 
+/// Threads that serve a connection instead of those that accepted it.
+#[derive(Debug)]
+pub struct Lane {
+    /// The threads.
+    pub runtime: Handle,
+    /// Bytes that the client may send there in a second, and at once beyond that; what is more waits unread.
+    pub bytes_per_second_max: NonZeroU32,
+    /// One of the caller's and one of its tenant's connections there, for as long as it is served.
+    pub places: (Share, Share<TenantName>),
+}
+
 /// What becomes of a new connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Admitted<C> {
     /// Each request on the connection carries a clone of this among its extensions.
     pub extension: C,
@@ -195,8 +210,8 @@ pub struct Admitted<C> {
     /// besides. Zero closes the connection before its first call, so that a peer whose calls are to be refused one
     /// by one, with a status, needs more.
     pub age_max: Duration,
-    /// The threads that serve it, if not those that accepted it.
-    pub runtime: Option<Handle>,
+    /// Where it is served, if not where it was accepted.
+    pub lane: Option<Lane>,
 }
 
 /// gRPC services and the limits under which they are reached.

@@ -9,6 +9,7 @@ use brevet_journal::sqlite::OpenError;
 use brevet_journal::{AppendError, Sealed, SnapshotError};
 use brevet_mint::ca::{CaError, ServerCertificateError};
 use brevet_mint::key_file::KeyError;
+use nix::errno::Errno;
 use thiserror::Error;
 
 use crate::clock::ClockError;
@@ -38,6 +39,19 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The process may not open as many files as it may have connections.
+    #[error(
+        "the limits on connections need {needed} descriptors, and the process may have {hard}: raise its limit (LimitNOFILE of systemd, ulimit -Hn) or lower connections_max"
+    )]
+    Descriptors {
+        /// As many as are needed.
+        needed: u64,
+        /// As many as it may have at most.
+        hard: u64,
+    },
+    /// The system does not say how many files may be open, or keeps the process from opening more.
+    #[error("the limit on open files cannot be set")]
+    Limit(#[source] Errno),
     /// The journal is refused.
     #[error("the journal is refused: {0}")]
     Journal(#[from] OpenError),

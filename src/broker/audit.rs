@@ -129,7 +129,7 @@ impl Broker {
         Ok(page)
     }
 
-    /// Follows the log behind a cursor, or from now on. The share is to be held for as long as anything of it may still be
+    /// Follows the log behind a cursor, or from now on. The shares are to be held for as long as anything of it may still be
     /// read.
     ///
     /// # Errors
@@ -138,14 +138,15 @@ impl Broker {
         &self,
         caller: &Caller,
         cursor: Option<Cursor>,
-    ) -> Result<(EventTail, Share), Refusal> {
+    ) -> Result<(EventTail, (Share, Share<TenantName>)), Refusal> {
         let view = self.audit_view(caller)?;
         let journal = Arc::clone(self.table.journal());
         let head = journal.head();
         let now = Cursor { incarnation: head.incarnation, revision: head.durable };
         let tail = Tail::open(journal, cursor.unwrap_or(now))?;
-        let share = self.audit_streams.take(caller.spiffe_id())?;
-        Ok((EventTail { tail, view, next: None }, share))
+        let shares =
+            (self.audit_streams.take(caller.spiffe_id())?, self.audit_streams_of_tenants.take(&view.tenant)?);
+        Ok((EventTail { tail, view, next: None }, shares))
     }
 }
 

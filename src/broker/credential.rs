@@ -214,6 +214,9 @@ impl Broker {
         // 5. The plan holds everything that will be signed.
         let lease = lease_key(&self.rng).map_err(|_| Refusal::unavailable("no_randomness"))?;
         let certificate = possession.certificate_of(holder).filter(|_| ask.bind_certificate);
+        if ask.bind_certificate && certificate.is_none() {
+            return Err(Refusal::invalid("bind_certificate", "the holder key is not the connection's"));
+        }
         let plan =
             self.planner.draw(permit, Draft { lease, path, deadline, understands_act, certificate }, now)?;
 

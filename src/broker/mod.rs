@@ -128,6 +128,8 @@ pub struct Broker {
     pub streams: Arc<Shares>,
     /// Those that follow the audit log.
     pub audit_streams: Arc<Shares>,
+    /// Those of each tenant.
+    pub audit_streams_of_tenants: Arc<Shares<TenantName>>,
     /// Whether the daemon stops: what would go on for ever ends then.
     pub stopping: tokio::sync::watch::Sender<bool>,
 }
@@ -159,6 +161,7 @@ impl Broker {
             unswept: Notify::new(),
             streams: Shares::new(limits.watch_streams()),
             audit_streams: Shares::new(limits.audit_streams()),
+            audit_streams_of_tenants: Shares::new(limits.audit_streams_of_tenants()),
             stopping: tokio::sync::watch::Sender::new(false),
             parts,
         }

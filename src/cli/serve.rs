@@ -9,7 +9,7 @@ use super::{Exit, complain};
 use crate::app::{self, App};
 use crate::config::Config;
 use crate::telemetry::{self, LogFormat};
-use crate::threads;
+use crate::threads::Threads;
 
 pub(super) fn run(config: &Path, check: bool) -> Exit {
     if check {
@@ -45,10 +45,10 @@ fn start(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let log = Config::load(config)?.log;
     telemetry::init(&log.filter, if log.json { LogFormat::Json } else { LogFormat::Text })?;
-    let (everybody, stops) = (threads::of_everybody()?, threads::of_stops()?);
-    everybody.block_on(async {
+    let threads = Threads::start()?;
+    threads.everybody.block_on(async {
         let shutdown = told_to_stop()?;
-        let app = App::build(config, stops.handle().clone()).await?;
+        let app = App::build(config, threads.reserved()).await?;
         listening(&app)?;
         app.run(shutdown).await?;
         Ok(())

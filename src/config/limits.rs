@@ -110,6 +110,8 @@ pub struct Limits {
     pub audit_streams_max: NonZeroU32,
     /// As many of one caller.
     pub audit_streams_per_caller_max: NonZeroU32,
+    /// Of those, the ones of one tenant.
+    pub audit_streams_per_tenant_max: NonZeroU32,
     /// Seconds that the reader of such a stream may take nothing while records wait for it.
     pub audit_stall_seconds_max: NonZeroU32,
     /// Calls in flight at once, of all callers. Each class but the most urgent is refused at a part of it: reading at 8
@@ -179,6 +181,7 @@ impl Default for Limits {
             events_looked_at_max: defaults::small(2_048),
             audit_streams_max: defaults::small(16),
             audit_streams_per_caller_max: defaults::small(4),
+            audit_streams_per_tenant_max: defaults::small(8),
             audit_stall_seconds_max: defaults::small(10),
             calls_in_flight_max: defaults::small(1_024),
             issues_at_once_max: defaults::small(64),
@@ -277,6 +280,13 @@ impl Limits {
             all: Some(("audit_streams_max", count(self.audit_streams_max))),
             per_caller: ("audit_streams_per_caller_max", count(self.audit_streams_per_caller_max)),
         }
+    }
+
+    /// How many of one tenant's may follow the audit log.
+    #[must_use]
+    pub fn audit_streams_of_tenants(&self) -> ShareLimits {
+        let per_caller = ("audit_streams_per_tenant_max", count(self.audit_streams_per_tenant_max));
+        ShareLimits { what: "streams of the audit log of one tenant", all: None, per_caller }
     }
 
     /// How many lists one caller may have made at once. In all, they wait for their turn.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::{ClientCertificate, count, seconds};
 use crate::http::HttpLimits;
 use crate::net::NetLimits;
+use crate::shares::ShareLimits;
 
 /// The gRPC listener.
 #[derive(Debug, Clone, Deserialize)]
@@ -56,10 +57,11 @@ pub struct GrpcConfig {
     /// Seconds from accepting a connection to its handshake being complete.
     #[serde(default = "defaults::handshake_seconds_max")]
     pub handshake_seconds_max: NonZeroU32,
-    /// Seconds from one stage of a handshake to the next, and to the first call; who takes longer makes way for newcomers
-    /// as the silent do. Not above `handshake_seconds_max`.
-    #[serde(default = "defaults::handshake_stage_seconds_max")]
-    pub handshake_stage_seconds_max: NonZeroU32,
+    /// Milliseconds from one stage of a handshake to the next, and to the first call; who takes longer makes way for
+    /// newcomers as the silent do. Not above `handshake_seconds_max`. The longer, the easier strangers keep out others of
+    /// their network; the shorter, the sooner whoever comes from far is taken for one of them.
+    #[serde(default = "defaults::handshake_stage_millis_max")]
+    pub handshake_stage_millis_max: NonZeroU32,
     /// Bytes that a client may send in its handshake: from 16384, so that an ordinary chain fits, to 1048576.
     #[serde(default = "defaults::handshake_bytes_max")]
     pub handshake_bytes_max: NonZeroU32,
@@ -72,6 +74,19 @@ pub struct GrpcConfig {
     /// Bytes that a client may send on one connection in a second, and at once beyond that; what is more waits.
     #[serde(default = "defaults::connection_bytes_per_second_max")]
     pub connection_bytes_per_second_max: NonZeroU32,
+    /// Connections at once that are served by the thread of the emergency stop, of workloads with the role `stopper`; what
+    /// is beyond is served with everybody's.
+    #[serde(default = "defaults::stop_connections_max")]
+    pub stop_connections_max: NonZeroU32,
+    /// Of those, the ones of one tenant.
+    #[serde(default = "defaults::stop_connections_per_tenant_max")]
+    pub stop_connections_per_tenant_max: NonZeroU32,
+    /// Of those, the ones of one caller.
+    #[serde(default = "defaults::stop_connections_per_caller_max")]
+    pub stop_connections_per_caller_max: NonZeroU32,
+    /// Bytes that a client may send on one of them in a second, and at once beyond that; what is more waits.
+    #[serde(default = "defaults::stop_connection_bytes_per_second_max")]
+    pub stop_connection_bytes_per_second_max: NonZeroU32,
     /// Seconds that a connection is used, at most.
     #[serde(default = "defaults::connection_age_seconds_max")]
     pub connection_age_seconds_max: NonZeroU32,
@@ -126,6 +141,16 @@ impl GrpcConfig {
         }
     }
 
+    /// How many connections the thread of the emergency stop serves: of each caller, and of each tenant.
+    #[must_use]
+    pub fn stop_connections(&self) -> [ShareLimits; 2] {
+        let what = "connections for stops";
+        let all = Some(("stop_connections_max", count(self.stop_connections_max)));
+        let of_callers = ("stop_connections_per_caller_max", count(self.stop_connections_per_caller_max));
+        let of_tenants = ("stop_connections_per_tenant_max", count(self.stop_connections_per_tenant_max));
+        [of_callers, of_tenants].map(|per_caller| ShareLimits { what, all, per_caller })
+    }
+
     /// The limits of the listener.
     #[must_use]
     pub fn limits(&self) -> NetLimits {
@@ -136,7 +161,7 @@ impl GrpcConfig {
             handshakes_max: count(self.handshakes_max),
             handshakes_per_peer_max: count(self.handshakes_per_peer_max),
             handshake_max: seconds(self.handshake_seconds_max),
-            handshake_stage_max: seconds(self.handshake_stage_seconds_max),
+            handshake_stage_max: Duration::from_millis(self.handshake_stage_millis_max.get().into()),
             handshake_bytes_max: count(self.handshake_bytes_max),
             handshake_refused_max: seconds(self.handshake_refused_seconds_max),
             probation_max: seconds(self.probation_seconds_max),
@@ -246,11 +271,15 @@ mod defaults {
         handshakes_max = 256;
         handshakes_per_peer_max = 64;
         handshake_seconds_max = 5;
-        handshake_stage_seconds_max = 1;
+        handshake_stage_millis_max = 100;
         handshake_bytes_max = 65_536;
         handshake_refused_seconds_max = 1;
         probation_seconds_max = 10;
         connection_bytes_per_second_max = 8_388_608;
+        stop_connections_max = 64;
+        stop_connections_per_tenant_max = 16;
+        stop_connections_per_caller_max = 4;
+        stop_connection_bytes_per_second_max = 65_536;
         connection_age_seconds_max = 900;
         call_seconds_max = 30;
         call_refused_seconds_max = 5;

@@ -50,7 +50,7 @@ fn values_out_of_range_are_refused() {
         (MINIMAL.replace("\"https://broker.example\"", "\"https://broker.example/?a\""), "query"),
         (MINIMAL.replace("[http]", "handshake_bytes_max = 16383\n[http]"), "no chain fits"),
         (MINIMAL.replace("[http]", "handshake_bytes_max = 1048577\n[http]"), "endless handshakes"),
-        (MINIMAL.replace("[http]", "handshake_stage_seconds_max = 6\n[http]"), "stage above the whole"),
+        (MINIMAL.replace("[http]", "handshake_stage_millis_max = 5001\n[http]"), "stage above the whole"),
         (MINIMAL.replace("[http]", "strangers_message_bytes_max = 65537\n[http]"), "strangers above callers"),
         (format!("{MINIMAL}\n[limits]\nretry_delay_millis_min = 10000"), "all come back at once"),
         (format!("{MINIMAL}\n[limits]\nretry_delays_apart_millis = 9501"), "every other at once"),
@@ -76,7 +76,7 @@ fn r1_r2_what_a_client_may_cost_is_what_the_file_says() {
              keys_proven_per_connection_max = 3
              [grpc]
              handshake_bytes_max = 16384
-             handshake_stage_seconds_max = 3
+             handshake_stage_millis_max = 3000
              handshake_refused_seconds_max = 4
              call_refused_seconds_max = 6
              strangers_message_bytes_max = 9",

@@ -171,7 +171,7 @@ async fn serve(dir: &Path) -> Result<(), Problem> {
     let admit = move |peer: TlsPeer| Admitted {
         extension: Peer::new(peer.certificates, Arc::clone(&callers), None),
         age_max: limits.connection_age_max,
-        runtime: None,
+        lane: None,
     };
     let endpoint = Endpoint {
         routes: Router::new().fallback(answer).with_state(server),

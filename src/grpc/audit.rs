@@ -47,9 +47,9 @@ impl AuditService for Audit {
         let reader = Reader::of(&request);
         let cursor = request.into_inner().cursor.map(convert::audit::cursor);
         let stall_max = Duration::from_secs(self.0.broker.limits.audit_stall_seconds_max.get().into());
-        let outcome = self.0.broker.tail_events(&caller, cursor).map(|(tail, share)| {
+        let outcome = self.0.broker.tail_events(&caller, cursor).map(|(tail, shares)| {
             Telling::new(&self.0, (&caller, reader), TAIL, stall_max, tail)
-                .begin(tokio_stream::pending(), share)
+                .begin(tokio_stream::pending(), shares)
         });
         self.0.answer(&caller, &Asked::method(TAIL), outcome)
     }

@@ -22,7 +22,6 @@ use super::peer::Peer;
 use super::status;
 use crate::broker::{Broker, Kind, Refusal};
 use crate::net::Answers;
-use crate::shares::Share;
 
 /// How long a stream goes on without a look whether its caller still may. It is a promise and no limit on what somebody
 /// costs, so that nobody can configure it away.
@@ -59,10 +58,9 @@ pub(super) trait Source: Send + 'static {
 }
 
 /// What of a stream is yet to be read, and its share of all streams.
-#[derive(Debug)]
 pub(super) struct Outgoing<T> {
     unread: mpsc::Receiver<Result<T, Status>>,
-    _share: Share,
+    _share: Box<dyn Send>,
     /// Closed when the answer is gone, whether or not all of it was read.
     _is_there: oneshot::Sender<Infallible>,
 }
@@ -139,13 +137,13 @@ impl<S: Source> Telling<S> {
     pub(super) fn begin(
         self,
         incoming: impl Stream<Item = Result<S::Asked, Status>> + Send + Unpin + 'static,
-        share: Share,
+        share: impl Send + 'static,
     ) -> Outgoing<S::Told> {
         // One place more, and kept free: whatever waits, the last word is heard.
         let (outgoing, unread) = mpsc::channel(UNREAD_MAX + 1);
         let (is_there, gone) = oneshot::channel();
         tokio::spawn(self.until_it_ends(incoming, outgoing, gone));
-        Outgoing { unread, _share: share, _is_there: is_there }
+        Outgoing { unread, _share: Box::new(share), _is_there: is_there }
     }
 
     async fn until_it_ends(

@@ -18,7 +18,9 @@ use axum::http::{HeaderValue, Request, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use brevet_core::sabotage;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -28,21 +30,17 @@ pub use documents::PublicDocuments;
 
 use crate::metrics::{self, Metrics};
 use crate::net::{
-    AcceptLimits, Accepted, Counters, Drain, HandshakeLimits, NetLimits, TlsConfig, accept_until, drive,
-    handshake, refuse, within,
+    AcceptLimits, Accepted, Counters, Drain, HandshakeError, HandshakeLimits, NetLimits, Place, TlsConfig,
+    accept_until, drive, handshake, refuse, within,
 };
 
 /// The limits of the HTTP listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HttpLimits {
-    /// Connections at once.
+    /// Connections at once. Of half as many, one that has asked for nothing of late makes way for a newcomer.
     pub connections_max: usize,
-    /// Connections at once from one peer: an IPv4 address or an IPv6 network of 64 bits.
+    /// Likewise from one peer: an IPv4 address or an IPv6 network of 64 bits.
     pub connections_per_peer_max: usize,
-    /// Connections at once whose TLS handshake is not complete.
-    pub handshakes_max: usize,
-    /// Connections at once from one peer whose handshake is not complete.
-    pub handshakes_per_peer_max: usize,
     /// From accepting a connection to its TLS handshake being complete.
     pub handshake_max: Duration,
     /// How long a client may take to send a request's head, or leave its connection idle.
@@ -64,8 +62,6 @@ impl Default for HttpLimits {
         Self {
             connections_max: 512,
             connections_per_peer_max: 128,
-            handshakes_max: 64,
-            handshakes_per_peer_max: 32,
             handshake_max: Duration::from_secs(5),
             header_read_max: Duration::from_secs(5),
             header_bytes_max: 8 * 1024,
@@ -84,8 +80,9 @@ impl HttpLimits {
             connections_per_peer_max: self.connections_per_peer_max,
             // All of this machine are one network.
             connections_per_network_max: self.connections_max,
-            handshakes_max: self.handshakes_max,
-            handshakes_per_peer_max: self.handshakes_per_peer_max,
+            // Beyond half of the places, one that is idle makes way; the rest is for those that are on their way out.
+            handshakes_max: self.connections_max.div_ceil(2),
+            handshakes_per_peer_max: self.connections_per_peer_max.div_ceil(2),
             drain_max: self.drain_max,
             ..NetLimits::default().accept()
         }
@@ -206,26 +203,41 @@ async fn serve_connection(
     counters: &Counters,
 ) {
     let Accepted { stream, origin, place, drain } = accepted;
-    let Some(tls) = tls else {
+    if sabotage::on("probes_are_kept_out") {
         place.probation().pass(Duration::MAX);
-        return serve_http1(stream, routes, limits, drain).await;
+    }
+    let served = async {
+        let Some(tls) = tls else {
+            serve_http1(stream, routes, limits, &place, drain).await;
+            return Ok(());
+        };
+        let protocols = [None, Some(b"http/1.1".as_slice())];
+        let handshakes = HandshakeLimits { bytes_per_second_max: None, ..NetLimits::default().handshake() };
+        let started = handshake(stream, tls.load_full(), &protocols, &place, handshakes);
+        serve_http1(within(limits.handshake_max, &place, started).await?, routes, limits, &place, drain)
+            .await;
+        Ok(())
     };
-    let protocols = [None, Some(b"http/1.1".as_slice())];
-    let handshakes = HandshakeLimits { bytes_per_second_max: None, ..NetLimits::default().handshake() };
-    let started = handshake(stream, tls.load_full(), &protocols, &place, handshakes);
-    match within(limits.handshake_max, &place, started).await {
-        Ok(stream) => {
-            place.probation().pass(Duration::MAX);
-            serve_http1(stream, routes, limits, drain).await;
-        }
-        Err(error) => refuse(counters, origin, &error),
+    let outcome = tokio::select! {
+        outcome = served => outcome,
+        () = place.makes_way() => Err(HandshakeError::MadeWay),
+    };
+    if let Err(error) = outcome {
+        refuse(counters, origin, &error);
     }
 }
 
-async fn serve_http1<S>(stream: S, routes: Router, limits: &HttpLimits, drain: Drain)
+/// Whoever comes here stays a stranger, so its place never becomes its own: one that has asked for nothing of late makes
+/// way for a newcomer, or a few that are silent would keep out the probes.
+async fn serve_http1<S>(stream: S, routes: Router, limits: &HttpLimits, place: &Place, drain: Drain)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let routes = TowerToHyperService::new(routes);
+    let answer = service_fn(|request| {
+        place.begun();
+        routes.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_read_max)
@@ -233,7 +245,7 @@ where
         .max_headers(limits.header_fields_max)
         // The implementation panics at less.
         .max_buf_size(limits.header_bytes_max.max(8_192))
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
+        .serve_connection(TokioIo::new(stream), answer);
     let (age, grace) = (limits.connection_age_max, limits.connection_grace);
     drive(connection, http1::Connection::graceful_shutdown, age, grace, drain).await;
 }

@@ -210,3 +210,19 @@ async fn plain_http_is_for_loopback_alone() {
         assert!(matches!(refused, Err(ListenError::NotLoopback(_))), "{address}");
     }
 }
+
+#[tokio::test]
+async fn r2_whoever_asks_for_nothing_keeps_out_no_probe() {
+    let running = run(HttpLimits { connections_per_peer_max: 4, ..HttpLimits::default() }).await;
+    let mut idle = Vec::new();
+    for number in 0..40 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        if number % 2 == 0 {
+            stream.write_all(b"GET /liv").await.unwrap();
+        }
+        idle.push(stream);
+        if number % 8 == 7 {
+            assert!(fetch(&running, "/livez").await.0.starts_with("HTTP/1.1 200"), "{number}");
+        }
+    }
+}

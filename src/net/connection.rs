@@ -18,7 +18,6 @@ use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
@@ -29,7 +28,7 @@ use super::accept::{Accepted, Drain};
 use super::admission::Place;
 use super::answers::Answers;
 use super::stream::{Metered, Replayed};
-use super::{Admitted, ConnectionId, Counters, LocalPeer, NetLimits, Origin, Refusal, TlsPeer};
+use super::{Admitted, ConnectionId, Counters, Lane, LocalPeer, NetLimits, Origin, Refusal, TlsPeer};
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -137,8 +136,8 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     let age = admitted.age_max.min(spread(limits.connection_age_max, connection));
     let serving = Serving { routes, limits, counters: Arc::clone(&counters), origin, age, drain };
     let served = async {
-        match admitted.runtime {
-            Some(runtime) => elsewhere(serving, stream, admitted.extension, &runtime).await,
+        match admitted.lane {
+            Some(lane) => elsewhere(serving, stream, admitted.extension, lane).await,
             None => serving.http2(stream, admitted.extension).await,
         }
     };
@@ -154,17 +153,20 @@ async fn elsewhere<C: Clone + Send + Sync + 'static>(
     serving: Serving,
     mut stream: TlsStart,
     extension: C,
-    runtime: &Handle,
+    Lane { runtime, bytes_per_second_max, places }: Lane,
 ) {
     // What is in a set ends when the set is dropped.
     let mut there = JoinSet::new();
     let serve = async move {
-        match stream.get_mut().0.register_here() {
+        let _held = places;
+        let (metered, _) = stream.get_mut();
+        metered.pace(Some(bytes_per_second_max));
+        match metered.register_here() {
             Ok(()) => serving.http2(stream, extension).await,
             Err(error) => refuse(&serving.counters, serving.origin, &HandshakeError::Broken(error)),
         }
     };
-    there.spawn_on(serve, runtime);
+    there.spawn_on(serve, &runtime);
     if let Some(Err(error)) = there.join_next().await {
         tracing::warn!(%error, "a connection broke off");
     }

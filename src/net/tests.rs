@@ -12,7 +12,6 @@ use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -22,6 +21,7 @@ use super::stream::Metered;
 use super::*;
 
 mod admission;
+mod lane;
 mod local;
 
 /// No test waits for this long unless it fails.
@@ -151,7 +151,7 @@ fn routes(release: &Arc<Notify>, waiting: &Arc<AtomicUsize>) -> Router {
 struct LocalPeerSeen(u32);
 
 async fn run(tls: &Tls, limits: NetLimits, age_max: Duration) -> Running {
-    run_for(TlsPeer::pass, tls, limits, age_max, None).await
+    run_for(TlsPeer::pass, tls, limits, age_max, || None).await
 }
 
 impl TlsPeer {
@@ -166,7 +166,7 @@ async fn run_for(
     tls: &Tls,
     limits: NetLimits,
     age_max: Duration,
-    runtime: Option<Handle>,
+    lane: impl Fn() -> Option<Lane> + Send + Sync + 'static,
 ) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -176,7 +176,7 @@ async fn run_for(
     let (stop, stopped) = oneshot::channel::<()>();
     let admit = move |peer: TlsPeer| {
         known(&peer);
-        Admitted { extension: Seen(Arc::new(peer)), age_max, runtime: runtime.clone() }
+        Admitted { extension: Seen(Arc::new(peer)), age_max, lane: lane() }
     };
     let served = tokio::spawn(endpoint.serve_tls(listener, Arc::clone(&tls.server), admit, async {
         let _ = stopped.await;
@@ -229,35 +229,6 @@ async fn each_call_carries_what_its_connection_was_admitted_with() {
     assert_eq!((running.counters.accepted(), running.counters.open()), (2, 2));
 }
 
-#[test]
-fn r5_a_connection_is_served_by_the_threads_that_it_was_admitted_to() {
-    let threads = |name| {
-        tokio::runtime::Builder::new_multi_thread().thread_name(name).worker_threads(1).enable_all().build()
-    };
-    let (here, there) = (threads("here").unwrap(), threads("there").unwrap());
-    let elsewhere = Some(there.handle().clone());
-    let testing = here.spawn(async move {
-        let tls = tls();
-        // What still runs when the listener closes is cut at once.
-        let limits = NetLimits { drain_max: Duration::ZERO, ..NetLimits::default() };
-        let running = run_for(TlsPeer::pass, &tls, limits, FOR_EVER, elsewhere).await;
-        let (mut client, over) = connect(&tls, &running).await;
-        for _ in 0..3 {
-            assert_eq!(call(&mut client, "/thread").await.unwrap().1, "there");
-        }
-        // It counts, and ends, as any other.
-        assert_eq!((running.counters.accepted(), running.counters.open()), (1, 1));
-        let waits = tokio::spawn(async move { call(&mut client, "/wait").await });
-        running.waiting().await;
-        running.stop.send(()).unwrap();
-        soon(running.served).await.unwrap();
-        assert!(soon(waits).await.unwrap().is_err());
-        let _cut = soon(over).await.unwrap();
-        assert_eq!(running.counters.open(), 0);
-    });
-    here.block_on(testing).unwrap();
-}
-
 #[tokio::test]
 async fn the_peers_certificates_are_those_of_the_handshake() {
     let tls = tls();
@@ -271,7 +242,7 @@ async fn the_peers_certificates_are_those_of_the_handshake() {
     let (seen, mut peers) = tokio::sync::mpsc::unbounded_channel();
     let admit = move |peer: TlsPeer| {
         seen.send(peer).unwrap();
-        Admitted { extension: (), age_max: FOR_EVER, runtime: None }
+        Admitted { extension: (), age_max: FOR_EVER, lane: None }
     };
     tokio::spawn(endpoint.serve_tls(listener, Arc::clone(&tls.server), admit, std::future::pending()));
     let stream = TcpStream::connect(address).await.unwrap();
@@ -365,7 +336,7 @@ async fn r1_a_peer_that_sends_too_fast_is_read_later() {
 async fn r2_a_connection_whose_caller_is_not_known_in_time_is_cut() {
     let tls = tls();
     let limits = NetLimits { probation_max: SHORT, ..NetLimits::default() };
-    let running = run_for(|_| {}, &tls, limits, FOR_EVER, None).await;
+    let running = run_for(|_| {}, &tls, limits, FOR_EVER, || None).await;
     let (mut client, connection) = connect(&tls, &running).await;
     assert_eq!(call(&mut client, "/who").await.unwrap().0, StatusCode::OK, "it may call until then");
     let _cut = soon(connection).await.unwrap();
@@ -376,7 +347,7 @@ async fn r2_a_connection_whose_caller_is_not_known_in_time_is_cut() {
 async fn r2_connections_whose_caller_is_not_known_keep_nobody_out() {
     let tls = tls();
     let limits = NetLimits { handshakes_max: 2, probation_max: FOR_EVER, ..NetLimits::default() };
-    let running = run_for(|_| {}, &tls, limits, FOR_EVER, None).await;
+    let running = run_for(|_| {}, &tls, limits, FOR_EVER, || None).await;
     let _unknown = [connect(&tls, &running).await, connect(&tls, &running).await];
     // For a moment they are let go on; what is idle for longer makes way.
     let name = || ServerName::try_from("localhost").unwrap();

@@ -38,6 +38,26 @@ async fn l8_another_replica_of_the_agent_finds_no_task() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn l8_no_credential_names_a_certificate_that_is_not_its_holders() {
+    let world = World::start();
+    let task = world.open_task(world.create("open")).await.name;
+    // Another replica proves the holder key, which is not that of its connection.
+    let replica = world.workload("spiffe://workloads.dev.example/agent/a").await;
+    next_second().await;
+    let url = world.endpoints().grpc + ISSUE;
+    let with = |id: &str, bind_certificate| v1::IssueCredentialRequest {
+        dpop_proof: proof(&world.holder_key(AGENT), &url, id, now()),
+        bind_certificate,
+        ..issue(&task, id)
+    };
+    replica.issue(with("bound", true)).await.refused(Code::InvalidArgument, "invalid_argument");
+    let token = replica.issue(with("plain", false)).await.ok().credential.unwrap().token;
+    assert_eq!(claims(&token)["cnf"]["x5t#S256"], serde_json::Value::Null);
+    drop(replica);
+    world.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn l8_the_first_to_redeem_a_claim_binds_its_key_for_ever() {
     let mut world = World::start();
     let mut request = world.create("open");

@@ -1,13 +1,18 @@
 //! Lifetimes and quotas.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use brevet_api::v1;
 use brevet_core::fact::{DenialClass, Fact};
+use brevet_testkit::daemon::Daemon;
 use tonic::Code;
 
 use crate::world::{
-    AGENT, Client, ORCHESTRATOR, RESOURCE_SERVER, STATUS, World, Written, claims, eventually, issue,
+    AGENT, Client, ORCHESTRATOR, RESOURCE_SERVER, STATUS, World, Written, binary, claims, eventually, issue,
     permission, seconds,
 };
 
@@ -259,4 +264,32 @@ async fn u1_a_message_of_any_size_is_refused_as_too_large_and_the_connection_liv
     root.create_lock(lock).await.refused(Code::ResourceExhausted, "message_too_large");
     drop((orchestrator, root));
     world.finish();
+}
+
+/// The program, started with so many descriptors.
+fn with_descriptors(folder: &Path, limits: &str) -> PathBuf {
+    let script = folder.join(format!("brevet{}", limits.replace(' ', "")));
+    let text = format!("#!/bin/sh\nulimit {limits}\nexec {} \"$@\"\n", binary().display());
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+#[test]
+fn r2_there_are_descriptors_for_as_many_connections_as_there_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, scripts) = (folder.path().join("state-of-it"), folder.path());
+    fs::create_dir(&state).unwrap();
+    let daemon = Daemon::start(&with_descriptors(scripts, "-Sn 300"), &state);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let soft: u64 = files.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(soft >= 4_096 + 512 + 16, "{files}");
+    drop(daemon);
+    // Where it may have no more, it says so instead of leaving everybody outside later.
+    let few = with_descriptors(scripts, "-n 300");
+    let outcome = Command::new(few).arg("dev").arg("--dir").arg(&state).output().unwrap();
+    assert!(!outcome.status.success());
+    let told = String::from_utf8_lossy(&outcome.stderr);
+    assert!(told.contains("descriptors") && told.contains("300"), "{told}");
 }

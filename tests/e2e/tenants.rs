@@ -122,6 +122,7 @@ fn shared() -> (World, TestCa) {
         let house = toml::toml! { name = "default" trust_domains = ["workloads.dev.example", "functions.dev.example"] };
         let guest = toml::toml! { name = "guest" trust_domains = ["other.example"] };
         config.insert("tenants".to_owned(), toml::Value::Array(vec![house.into(), guest.into()]));
+        config.insert("limits".to_owned(), toml::toml! { audit_streams_per_tenant_max = 1 }.into());
     });
     (world, guest)
 }
@@ -254,6 +255,17 @@ impl Tenant {
         let header: serde_json::Value = serde_json::from_slice(&header).unwrap();
         header["kid"].as_str().unwrap().to_owned()
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn r5_the_auditors_of_one_tenant_leave_streams_to_anothers() {
+    let (world, authority) = shared();
+    let (own, other) = (house(&world).await, guest(&world, &authority).await);
+    let first = own.operator.tail(None).await.ok();
+    own.operator.tail(None).await.refused(Code::ResourceExhausted, "audit_streams_per_tenant_max");
+    let second = other.operator.tail(None).await.ok();
+    drop((first, second, own, other));
+    world.finish();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

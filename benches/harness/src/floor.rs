@@ -70,7 +70,7 @@ pub(crate) fn serve(dir: &Path) -> Result<(), Failure> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         tell(Ok(format!("https://{}", listener.local_addr()?)))?;
-        let admit = |_| Admitted { extension: (), age_max: world::CONNECTION_AGE, runtime: None };
+        let admit = |_| Admitted { extension: (), age_max: world::CONNECTION_AGE, lane: None };
         endpoint
             .serve_tls(listener, Arc::new(ArcSwap::from_pointee(config)), admit, std::future::pending())
             .await;

@@ -5,6 +5,7 @@ use crate::broker::sample::{BEGAN, Sample, XY_SERVER};
 use crate::broker::{Watch, WatchAsk};
 use crate::grpc::CallerCredentials;
 use crate::grpc::revocation::WATCH;
+use crate::shares::Share;
 
 async fn telling(sample: &Sample) -> (Telling<Watch>, Share) {
     let caller = Arc::new(sample.caller(XY_SERVER));
