@@ -106,6 +106,11 @@ impl Actor {
         }
     }
 
+    /// Whether it calls with a certificate, which its credentials are then bound to as well.
+    fn has_certificate(&self) -> bool {
+        !self.endpoints.bearers.contains_key(&self.name)
+    }
+
     async fn broker(&self) -> Result<Broker, Problem> {
         Ok(self.endpoints.connect(&self.name).await?)
     }
@@ -225,7 +230,7 @@ impl Actor {
             lifetime: wanted.lifetime_seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
             claim: None,
             dpop_proof: None,
-            bind_certificate: true,
+            bind_certificate: self.has_certificate(),
             prompt_origin: origin.into(),
             csr: None,
         };
@@ -239,7 +244,7 @@ impl Actor {
         let request = v1::RenewCredentialRequest {
             lease,
             request_id,
-            bind_certificate: true,
+            bind_certificate: self.has_certificate(),
             ..v1::RenewCredentialRequest::default()
         };
         match self.broker().await?.credentials().renew_credential(request).await {
