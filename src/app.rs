@@ -86,6 +86,7 @@ pub struct App {
 /// [`StartError`] as a start would.
 pub fn check(path: &Path) -> Result<(), StartError> {
     let config = Config::load(path)?;
+    descriptors::make_room(&config)?;
     Configuration::load(&config, &Discovered::default())?;
     let (directory, rng) = (&config.state_directory, SystemRandom::new());
     SigningKey::<Checkpoints>::load(&directory.join(CHECKPOINT_KEY_FILE), &rng)?;
@@ -179,7 +180,6 @@ impl App {
         broker.table.durable(noted).await?;
 
         // 3. The sockets, last of all.
-        descriptors::make_room(&config)?;
         let grpc = TcpListener::bind(config.grpc.listen)
             .await
             .map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;

@@ -13,6 +13,7 @@ use brevet_journal::sqlite::Sqlite;
 use ring::rand::SystemRandom;
 
 use super::StartError;
+use super::descriptors;
 use super::keys::{CheckpointWriter, Keys, Vouched};
 use super::recovery::{Recovered, keep_snapshot, recover};
 use crate::clock::Clock;
@@ -39,6 +40,7 @@ impl Ground {
     pub(super) async fn lay(path: &Path) -> Result<Self, StartError> {
         // 1. What was written by people is refused first.
         let config = Config::load(path)?;
+        descriptors::make_room(&config)?;
         let reloader = Reloader::new(path, &config);
         let configuration = Configuration::load(&config, reloader.discovered())?;
 
