@@ -77,6 +77,7 @@ pub(crate) fn call(path: &str) -> Vec<u8> {
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
+    pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
 
@@ -136,7 +137,8 @@ impl Attacker {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
             let mut payload = vec![0; length.try_into().unwrap()];
             self.stream.read_exact(&mut payload).await?;
-            std::io::Result::Ok(Frame { kind: head[3], flags: head[4], payload })
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            std::io::Result::Ok(Frame { kind: head[3], flags: head[4], stream, payload })
         };
         tokio::time::timeout(PATIENCE, reading).await.expect("a frame or an end").ok()
     }
@@ -163,7 +165,7 @@ impl Attacker {
     /// Answers pings until the server has closed the connection for another reason, at most for a while.
     pub(crate) async fn closed(&mut self) {
         let answering = async {
-            while let Some(Frame { kind, flags, payload }) = self.next().await {
+            while let Some(Frame { kind, flags, payload, .. }) = self.next().await {
                 if kind == PING && flags & ACK == 0 {
                     self.send(&frame(PING, ACK, 0, &payload)).await;
                 }
