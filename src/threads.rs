@@ -1,4 +1,4 @@
-//! The threads that the daemon works on: some for whoever may stop others, one for the local root socket, and some for
+//! The threads that the daemon works on: one for whoever may stop others, one for the local root socket, and some for
 //! everybody.
 //!
 //! A stop passes several hands before it is answered: its bytes are read, its call is looked at, its record is written,

@@ -232,7 +232,7 @@ pub struct HttpConfig {
 }
 
 impl HttpConfig {
-    /// The limits of the listener; those of handshakes, of which plain HTTP has none, keep their defaults.
+    /// The limits of the listener; those of TLS, which plain HTTP has none of, keep their defaults.
     #[must_use]
     pub fn limits(&self) -> HttpLimits {
         HttpLimits {

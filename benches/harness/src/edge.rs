@@ -84,11 +84,7 @@ impl Found {
 
 /// Measures in a folder of its own, which is gone afterwards, and prints what was found.
 pub(crate) fn run(settings: &EdgeSettings) -> Result<(), Failure> {
-    let parent = match &settings.dir {
-        Some(dir) => dir.clone(),
-        None => std::env::current_exe()?.parent().map(Path::to_owned).ok_or("no folder")?,
-    };
-    let folder = tempfile::Builder::new().prefix("brevet-bench-").tempdir_in(parent)?;
+    let folder = world::folder(settings.dir.as_deref())?;
     let dir = folder.path();
     world::make(dir)?;
     // Room for as many leases as a run makes.

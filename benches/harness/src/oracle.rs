@@ -106,11 +106,7 @@ struct Names {
 
 /// Measures in a folder of its own, which is gone afterwards, and prints what was found.
 pub(crate) fn run(settings: &OracleSettings) -> Result<(), Failure> {
-    let parent = match &settings.dir {
-        Some(dir) => dir.clone(),
-        None => std::env::current_exe()?.parent().map(Path::to_owned).ok_or("no folder")?,
-    };
-    let folder = tempfile::Builder::new().prefix("brevet-bench-").tempdir_in(parent)?;
+    let folder = world::folder(settings.dir.as_deref())?;
     world::make(folder.path())?;
     // Each refusal is on record, however many there are.
     world::limit(folder.path(), &[("denials_recorded_per_minute_max", 1_000_000_000)])?;

@@ -1,7 +1,7 @@
 //! A run: what is measured, in which turns.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
@@ -72,11 +72,7 @@ struct Round {
 /// Measures in a folder of its own, which is gone afterwards.
 pub(crate) fn run(settings: &Settings, subjects: Subjects) -> Result<Report, Failure> {
     let machine = Machine::look()?;
-    let parent = match &settings.dir {
-        Some(dir) => dir.clone(),
-        None => std::env::current_exe()?.parent().map(Path::to_owned).ok_or("no folder")?,
-    };
-    let folder = tempfile::Builder::new().prefix("brevet-bench-").tempdir_in(parent)?;
+    let folder = world::folder(settings.dir.as_deref())?;
     Run::prepare(&folder, settings.clone(), subjects)?.measure(machine)
 }
 

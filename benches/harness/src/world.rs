@@ -12,6 +12,7 @@ use brevet_client::{Broker, Endpoints, Identity, ServerTrust, Settings, connect}
 use brevet_core::spiffe_id::SpiffeId;
 use brevet_core::time::Timestamp;
 use ring::rand::SystemRandom;
+use tempfile::TempDir;
 
 use crate::Failure;
 
@@ -35,6 +36,13 @@ pub(crate) const CONNECTION_AGE: Duration = Duration::from_secs(86_400);
 
 /// Policies loaded, the starter ones among them.
 pub(crate) const POLICIES: usize = 100;
+
+/// A folder of the run's own, in this one or beside the program, that is gone when this is dropped.
+pub(crate) fn folder(parent: Option<&Path>) -> Result<TempDir, Failure> {
+    let program = std::env::current_exe()?;
+    let parent = parent.or_else(|| program.parent()).ok_or("no folder")?;
+    Ok(tempfile::Builder::new().prefix("brevet-bench-").tempdir_in(parent)?)
+}
 
 /// Fills the folder.
 pub(crate) fn make(dir: &Path) -> Result<(), Failure> {
