@@ -24,7 +24,6 @@ use brevet_mint::plan::{Draft, lease_key};
 use brevet_policy::Decision;
 use serde::Serialize;
 
-use super::delivery::Delivery;
 use super::lock::killer;
 use super::task::below_ceiling;
 use super::{Broker, Issued, Kind, Refusal, body_of, denied, may_see};
@@ -148,7 +147,7 @@ impl Broker {
             decided = self.decide(|| self.try_issue(caller, &ask, body, &possession));
         }
         match decided {
-            Ok(delivery) => self.hand_over(delivery).await,
+            Ok(lease) => self.hand_over(lease).await,
             Err(refusal) => {
                 // Who may not see the task is told nothing of it, and waits for nothing of it: a foreign task answers
                 // like one that never was, in time and when the journal fails too.
@@ -160,14 +159,14 @@ impl Broker {
         }
     }
 
-    /// Decides and records; no key is used yet.
+    /// Decides and records; no key is used yet. The call is then counted among those that wait for the lease.
     fn try_issue(
         &self,
         caller: &Caller,
         ask: &CredentialAsk,
         body: RequestDigest,
         possession: &Possession,
-    ) -> Result<Delivery, Refusal> {
+    ) -> Result<LeaseId, Refusal> {
         // 1. Who asks, and under what.
         let now = self.minting_clock()?;
         let in_force = self.table.in_force();
@@ -178,14 +177,18 @@ impl Broker {
         let drawn = self.table.view(ask.task.root(), |ledger| {
             let holder = holds(ledger, ask.task, &who, possession)?;
             match ledger.recall(ask.task, &ask.request_id, &body) {
-                Recall::Same(key) => Ok(Err(LeaseId { task: ask.task, key })),
+                Recall::Same(key) => {
+                    let lease = LeaseId { task: ask.task, key };
+                    self.undelivered.again(lease);
+                    Ok(Err(lease))
+                }
                 Recall::Other => Err(Refusal::request_id_reused()),
                 Recall::New => draw(ledger, ask, holder, control, now).map(Ok),
             }
         });
         let drawn = match drawn.ok_or_else(Refusal::not_found)?? {
             Ok(drawn) => drawn,
-            Err(lease) => return Ok(Delivery { lease, first: false }),
+            Err(lease) => return Ok(lease),
         };
         let Drawn { facts, holder, scope, path, deadline, prompt_origin, version, wanted, renews } = drawn;
         let opener = facts.opener.clone();
@@ -224,17 +227,17 @@ impl Broker {
         let reserved = self.table.openers().lease(&opener)?;
         let envelope = self.envelope(now, Some(&who), Some(ask.task.root()), Some(&ask.request_id));
         let evidence = plan.permit().evidence();
-        let limits = self.limits.lease_limits();
+        let (lease, limits) = (plan.terms().id, self.limits.lease_limits());
         let issued = self.table.commit(ask.task.root(), &envelope, Some(evidence), |ledger, in_force| {
             ledger
                 .issue(&plan, body, possession.claim, &in_force.control, now, limits)
-                .map(|fact| (Some(fact), ()))
+                .map(|fact| (Some(fact), self.undelivered.first(lease)))
                 .map_err(|refusal| Refusal::from(refusal).with_message(&in_force.control))
         });
-        let _waited_for_at_delivery = issued?;
+        let _waited_for_at_delivery = issued.inspect_err(|_| self.undelivered.answered(lease))?;
         reserved.keep();
         self.metrics.decided(DecisionOutcome::Permitted);
-        Ok(Delivery { lease: plan.terms().id, first: true })
+        Ok(lease)
     }
 
     /// Takes a credential back from its holder, before its end.

@@ -21,17 +21,10 @@ use super::{Broker, Refusal};
 #[derive(Debug)]
 pub struct Issued(pub Credential);
 
-/// A lease that was recorded, and whose credential may be on its way to its holder.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Delivery {
-    /// The lease.
-    pub(super) lease: LeaseId,
-    /// Whether it was issued for this very request. A retry asks once more for what may have been handed over before,
-    /// even by an earlier life of the daemon, so that it ends nothing when its caller goes too.
-    pub(super) first: bool,
-}
-
 /// Leases that nobody has got the credential of yet, with the calls that may still hand it over.
+///
+/// Calls come and leases are given up while the lease's tree is held, so that of a retry and the end of its lease the
+/// one always knows of the other.
 #[derive(Debug, Default)]
 pub struct Undelivered(Mutex<BTreeMap<LeaseId, Calls>>);
 
@@ -43,18 +36,22 @@ struct Calls {
 }
 
 impl Undelivered {
-    fn begin(&self, delivery: Delivery) {
-        let mut undelivered = self.lock();
-        let calls = match undelivered.get_mut(&delivery.lease) {
-            Some(calls) => calls,
-            None if delivery.first => undelivered.entry(delivery.lease).or_default(),
-            None => return,
-        };
-        calls.waiting = calls.waiting.saturating_add(1);
-        calls.seen = calls.seen.wrapping_add(1);
+    /// A call issues a lease that nobody can ask for yet.
+    pub(super) fn first(&self, lease: LeaseId) {
+        self.lock().insert(lease, Calls { waiting: 1, seen: 1 });
     }
 
-    fn answered(&self, lease: LeaseId) {
+    /// A call asks once more for a lease. If it may have been handed over before, even by an earlier life of the daemon,
+    /// it ends nothing when its caller goes too.
+    pub(super) fn again(&self, lease: LeaseId) {
+        if let Some(calls) = self.lock().get_mut(&lease) {
+            calls.waiting = calls.waiting.saturating_add(1);
+            calls.seen = calls.seen.wrapping_add(1);
+        }
+    }
+
+    /// Nobody waits for a lease any more: it was handed over, or there will be none.
+    pub(super) fn answered(&self, lease: LeaseId) {
         self.lock().remove(&lease);
     }
 
@@ -67,13 +64,9 @@ impl Undelivered {
     }
 
     /// Whether nobody has asked since.
-    fn give_up(&self, lease: LeaseId, seen: u64) -> bool {
-        let mut undelivered = self.lock();
-        let nobody = undelivered.get(&lease).is_some_and(|calls| calls.seen == seen);
-        if nobody {
-            undelivered.remove(&lease);
-        }
-        nobody
+    fn nobody_asks(&self, lease: LeaseId, seen: u64) -> bool {
+        sabotage::on("retries_count_for_nothing")
+            || self.lock().get(&lease).is_some_and(|calls| calls.seen == seen)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<LeaseId, Calls>> {
@@ -89,11 +82,6 @@ struct Handover {
 }
 
 impl Handover {
-    fn begin(broker: &Arc<Broker>, delivery: Delivery) -> Self {
-        broker.undelivered.begin(delivery);
-        Self { broker: Arc::clone(broker), lease: Some(delivery.lease) }
-    }
-
     fn answered(mut self) {
         if let Some(lease) = self.lease.take() {
             self.broker.undelivered.answered(lease);
@@ -111,23 +99,27 @@ impl Drop for Handover {
         runtime.spawn(async move {
             let wait = Duration::from_secs(broker.limits.undelivered_seconds.get().into());
             broker.clock.sleep(wait).await;
-            if !broker.undelivered.give_up(lease, seen) || sabotage::on("undelivered_lives_on") {
+            if sabotage::on("undelivered_lives_on") {
                 return;
             }
             let (outcome, reason) = (LeaseOutcome::Undelivered, ReasonCode::of("caller_gone"));
-            if let Err(problem) = broker.end_lease(lease, outcome, reason, None).await {
+            let nobody_asks = || broker.undelivered.nobody_asks(lease, seen);
+            if let Err(problem) = broker.end_lease_if(lease, outcome, reason, None, nobody_asks).await {
                 // It ends by its own end all the same.
                 warn!(%lease, reason = problem.reason.as_str(), "an undelivered lease could not be ended");
+            }
+            if nobody_asks() {
+                broker.undelivered.answered(lease);
             }
         });
     }
 }
 
 impl Broker {
-    /// Delivers a recorded lease's credential. A caller that goes away meanwhile may ask again.
-    pub(super) async fn hand_over(self: &Arc<Self>, delivery: Delivery) -> Result<Issued, Refusal> {
-        let handover = Handover::begin(self, delivery);
-        let delivered = self.deliver(delivery.lease).await;
+    /// Delivers the credential of a lease that this call is counted for. A caller that goes away meanwhile may ask again.
+    pub(super) async fn hand_over(self: &Arc<Self>, lease: LeaseId) -> Result<Issued, Refusal> {
+        let handover = Handover { broker: Arc::clone(self), lease: Some(lease) };
+        let delivered = self.deliver(lease).await;
         handover.answered();
         delivered
     }
@@ -182,16 +174,17 @@ impl Broker {
         reason: ReasonCode,
         who: Option<&CallerFacts>,
     ) -> Result<Revision, Refusal> {
-        self.end_lease_by(lease, outcome, reason, who.map(|who| (who, None))).await
+        self.end_lease_if(lease, outcome, reason, who.map(|who| (who, None)), || true).await
     }
 
-    /// The same in somebody's name, and by the decision that let it.
-    pub(super) async fn end_lease_by(
+    /// The same in somebody's name, by the decision that let it, and only if a condition holds while its tree is held.
+    pub(super) async fn end_lease_if(
         &self,
         lease: LeaseId,
         outcome: LeaseOutcome,
         reason: ReasonCode,
         by: Option<(&CallerFacts, Option<&Evidence>)>,
+        condition: impl Fn() -> bool,
     ) -> Result<Revision, Refusal> {
         let (who, evidence) = (by.map(|(who, _)| who), by.and_then(|(_, evidence)| evidence));
         let root = lease.task.root();
@@ -200,6 +193,9 @@ impl Broker {
             let now = self.clock.now();
             let envelope = Envelope { tenant: tenant.clone(), ..self.envelope(now, who, Some(root), None) };
             let ended = self.table.commit(root, &envelope, evidence, |ledger, in_force| {
+                if !condition() {
+                    return Ok((None, false));
+                }
                 match ledger.end_lease(lease, outcome, reason.clone(), &in_force.control, now.judge)? {
                     End::Now(fact, _) => Ok((Some(fact), true)),
                     End::Already => Ok::<_, EndRefusal>((None, false)),
@@ -231,36 +227,36 @@ mod tests {
     #[test]
     fn l2_a_lease_is_given_up_only_when_nobody_got_it_and_nobody_asks() {
         let undelivered = Undelivered::default();
-        let begin = |n, first| undelivered.begin(Delivery { lease: lease(n), first });
 
         // The only caller goes.
-        begin(1, true);
+        undelivered.first(lease(1));
         let seen = undelivered.abandoned(lease(1)).unwrap();
-        assert!(undelivered.give_up(lease(1), seen));
-        assert!(!undelivered.give_up(lease(1), seen));
+        assert!(undelivered.nobody_asks(lease(1), seen));
+        undelivered.answered(lease(1));
+        assert!(!undelivered.nobody_asks(lease(1), seen));
 
         // Another comes in time, and goes too; then one comes and stays.
-        begin(2, true);
+        undelivered.first(lease(2));
         let early = undelivered.abandoned(lease(2)).unwrap();
-        begin(2, false);
-        assert!(!undelivered.give_up(lease(2), early));
+        undelivered.again(lease(2));
+        assert!(!undelivered.nobody_asks(lease(2), early));
         let later = undelivered.abandoned(lease(2)).unwrap();
-        begin(2, false);
+        undelivered.again(lease(2));
         undelivered.answered(lease(2));
-        assert!(!undelivered.give_up(lease(2), early) && !undelivered.give_up(lease(2), later));
+        assert!(!undelivered.nobody_asks(lease(2), early) && !undelivered.nobody_asks(lease(2), later));
 
         // Of two at once the one is answered and the other goes, in either order.
-        begin(3, true);
-        begin(3, false);
+        undelivered.first(lease(3));
+        undelivered.again(lease(3));
         assert_eq!(undelivered.abandoned(lease(3)), None);
         undelivered.answered(lease(3));
-        begin(4, true);
-        begin(4, false);
+        undelivered.first(lease(4));
+        undelivered.again(lease(4));
         undelivered.answered(lease(4));
         assert_eq!(undelivered.abandoned(lease(4)), None);
 
         // What was handed over once is not undelivered by a repetition that nobody waits for.
-        begin(4, false);
+        undelivered.again(lease(4));
         assert_eq!(undelivered.abandoned(lease(4)), None);
         assert!(undelivered.lock().is_empty());
     }

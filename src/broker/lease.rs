@@ -130,7 +130,7 @@ impl Broker {
         // 2. One fact ends it, and the answer waits for it.
         let by = Some((&who, Some(permit.evidence())));
         self.metrics.decided(DecisionOutcome::Permitted);
-        self.end_lease_by(lease, LeaseOutcome::Revoked, reason, by).await?;
+        self.end_lease_if(lease, LeaseOutcome::Revoked, reason, by, || true).await?;
         self.lease_view(lease).await?.ok_or_else(Refusal::not_found)
     }
 

@@ -181,6 +181,43 @@ async fn l10_a_signer_that_fails_leaves_no_lease_alive() {
     assert_eq!((issued, ended), (2, vec![failed.clone(), failed]));
 }
 
+#[tokio::test]
+async fn l2_what_nobody_asks_for_again_in_time_ends_and_nothing_else() {
+    let world = World::new(Fault::None);
+    let task = world.open("request").await;
+    let leave = async |request_id: &str| {
+        world.journal.hold();
+        let newest = world.journal_newest();
+        tokio::select! {
+            biased;
+            () = async { while world.journal_newest() == newest { tokio::task::yield_now().await } } => {}
+            _issued = world.issue(task, request_id) => panic!("it waits for the journal"),
+        }
+        world.journal.release();
+        // What waits for the caller to come back begins to wait.
+        tokio::task::yield_now().await;
+    };
+    let ended = || -> Vec<(usize, LeaseOutcome, ReasonCode)> {
+        let of = |fact| match fact {
+            Fact::LeasesEnded { leases, outcome, reason, .. } => Some((leases.len(), outcome, reason)),
+            _ => None,
+        };
+        world.facts().into_iter().filter_map(of).collect()
+    };
+    leave("again").await;
+    world.source.elapse(Duration::from_secs(9));
+    let token = world.issue(task, "again").await.unwrap();
+    leave("never").await;
+    world.source.elapse(Duration::from_secs(10));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ended(), [(1, LeaseOutcome::Undelivered, ReasonCode::of("caller_gone"))]);
+    assert!(world.is_active(&token).await);
+    world.issue(task, "again").await.unwrap();
+    assert_eq!(world.issue(task, "never").await.unwrap_err().reason.as_str(), "lease_ended");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn l1_l2_no_key_is_used_before_its_lease_is_durable() {
     let world = World::new(Fault::None);
