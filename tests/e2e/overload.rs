@@ -319,10 +319,11 @@ async fn r5_whoever_may_stop_others_waits_for_nobody_elses_threads() {
         root.list_locks(v1::ListLocksRequest::default()).await.ok();
     }
     let of_root = since();
-    // Each call that is answered before the next comes leaves a thread of its own at rest once at least.
+    // A call that is answered before the next comes leaves a thread of its own at rest, unless the thread is taken off its
+    // core before it rests and finds the next call when it is back.
     let few = 0..CALLS / 2;
-    assert!(of_operator[0] >= CALLS && few.contains(&of_operator[1]), "{of_operator:?}");
-    assert!(of_root[1] >= CALLS && few.contains(&of_root[0]), "{of_root:?}");
+    assert!(!few.contains(&of_operator[0]) && few.contains(&of_operator[1]), "{of_operator:?}");
+    assert!(!few.contains(&of_root[1]) && few.contains(&of_root[0]), "{of_root:?}");
     for others in [of_agent, of_beyond] {
         assert!(others.iter().all(|rests| few.contains(rests)), "{others:?}");
     }
