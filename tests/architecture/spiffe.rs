@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{quoted, read, sources};
+use super::documents::quoted;
+use super::{read, sources};
 
 /// What a verifier of SVIDs must hold, by the rows of `docs/spiffe-conformance.md`. There may be more rows.
 const SPIFFE_ROWS: [(&str, &[u8]); 4] = [

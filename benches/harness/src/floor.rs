@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use brevet::clock::since_boot;
 use brevet::dev::{BROKER, WORKLOADS};
-use brevet::net::{Admitted, Counters, Endpoint, NetLimits};
+use brevet::net::{Admitted, Counters, Endpoint, NetLimits, TlsPeer};
 use brevet_identity::tls::{self, Certificates};
 use brevet_identity::trust::{Bundle, CallerTrust};
 use rcgen::{
@@ -70,7 +70,11 @@ pub(crate) fn serve(dir: &Path) -> Result<(), Failure> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         tell(Ok(format!("https://{}", listener.local_addr()?)))?;
-        let admit = |_| Admitted { extension: (), age_max: world::CONNECTION_AGE, lane: None };
+        // Its certificate was checked by the handshake: the caller is known.
+        let admit = |peer: TlsPeer| {
+            peer.probation.pass(Duration::MAX);
+            Admitted { extension: (), age_max: world::CONNECTION_AGE, lane: None }
+        };
         endpoint
             .serve_tls(listener, Arc::new(ArcSwap::from_pointee(config)), admit, std::future::pending())
             .await;

@@ -58,9 +58,9 @@ pub(crate) fn make(dir: &Path) -> Result<(), Failure> {
     let mut config: toml::Table = fs::read_to_string(&made.config)?.parse()?;
     let grpc = config.get_mut("grpc").and_then(toml::Value::as_table_mut).ok_or("no section grpc")?;
     grpc.insert("connection_age_seconds_max".to_owned(), i64::try_from(CONNECTION_AGE.as_secs())?.into());
-    // One identity stands for many callers.
     fs::write(&made.config, toml::to_string(&config)?)?;
-    limit(dir, &[("calls_per_second_per_caller_max", 1_000_000)])
+    // One identity stands for many callers.
+    limit(dir, &[("calls_per_second_per_caller_max", 1_000_000), ("calls_burst_per_caller_max", 1_000_000)])
 }
 
 /// Sets limits in the configuration of a run.
