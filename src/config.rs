@@ -18,6 +18,7 @@ use brevet_core::registry::{
 };
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::TrustDomain;
+use brevet_core::terms::LIFETIME_MAX;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -351,7 +352,7 @@ impl Config {
                 "limits.lease_lifetime_seconds_default is above limits.lease_lifetime_seconds_max",
             ),
             (
-                limits.lease_lifetime_seconds_max.get() <= 3_600,
+                limits.lease_lifetime_seconds_max.get() <= LIFETIME_MAX.as_secs(),
                 "limits.lease_lifetime_seconds_max is above 3600",
             ),
             (

@@ -114,7 +114,7 @@ impl Refusal {
     /// A lock forbids it.
     #[must_use]
     pub fn locked(lock: LockId) -> Self {
-        let refusal = Self::new(Kind::Precondition, "locked", format!("stopped by locks/{lock}"));
+        let refusal = Self::new(Kind::Precondition, "locked", format!("stopped by {}", lock.name()));
         Self { lock: Some(lock), ..refusal }
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use brevet_api::v1;
-use brevet_core::id::{InvalidId, LockId};
+use brevet_core::id::LockId;
 use brevet_core::name::RequestId;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -34,7 +34,7 @@ enum Command {
     /// Read a lock.
     Get {
         /// Its resource name, locks/{id}.
-        #[arg(value_parser = lock_name)]
+        #[arg(value_parser = LockId::from_name)]
         lock: LockId,
     },
     /// List the locks that are kept.
@@ -42,7 +42,7 @@ enum Command {
     /// Lift a lock: new issue is permitted, and what it has killed stays dead.
     Lift {
         /// Its resource name, locks/{id}.
-        #[arg(value_parser = lock_name)]
+        #[arg(value_parser = LockId::from_name)]
         lock: LockId,
     },
 }
@@ -62,22 +62,18 @@ struct Create {
     selector: SelectorOptions,
 }
 
-fn lock_name(text: &str) -> Result<LockId, InvalidId> {
-    text.strip_prefix("locks/").unwrap_or_default().parse()
-}
-
 pub(super) fn run(arguments: Arguments) -> Exit {
     let Arguments { root_socket, client, command } = arguments;
     client.run_at(root_socket.as_deref(), async |session| match command {
         Command::Create(create) => create.run(session).await,
         Command::Get { lock } => {
-            let request = v1::GetLockRequest { name: format!("locks/{lock}") };
+            let request = v1::GetLockRequest { name: lock.name() };
             let lock = session.broker.locks().get_lock(request).await?.into_inner();
             output::one(session.output, &Lock::try_from(lock)?)
         }
         Command::List => list(session).await,
         Command::Lift { lock } => {
-            let request = v1::LiftLockRequest { name: format!("locks/{lock}") };
+            let request = v1::LiftLockRequest { name: lock.name() };
             let lock = session.broker.locks().lift_lock(request).await?.into_inner();
             output::one(session.output, &Lock::try_from(lock)?)
         }

@@ -42,8 +42,7 @@ pub(super) fn reason(text: &str, default: &'static str) -> Parsed<ReasonCode> {
 }
 
 pub(super) fn lock_name(field: &str, name: &str) -> Parsed<LockId> {
-    let id = name.strip_prefix("locks/").and_then(|id| id.parse().ok());
-    id.ok_or_else(|| Refusal::invalid(field, "not a valid lock name"))
+    LockId::from_name(name).map_err(|error| Refusal::invalid(field, error))
 }
 
 fn request_id(text: &str) -> Parsed<RequestId> {

@@ -199,6 +199,22 @@ id!(
     LeaseKey, "lease id"
 );
 
+impl LockId {
+    /// The resource name, `locks/{lock}`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("locks/{self}")
+    }
+
+    /// Parses a resource name, `locks/{lock}`.
+    ///
+    /// # Errors
+    /// [`InvalidId`] if it is anything else.
+    pub fn from_name(name: &str) -> Result<Self, InvalidId> {
+        name.strip_prefix("locks/").and_then(|id| id.parse().ok()).ok_or(InvalidId("lock name"))
+    }
+}
+
 /// A task. The text of a root is its root id; the text of a child is `{root}-{node}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId {
@@ -351,5 +367,8 @@ mod tests {
         }
         assert!(TaskId::from_name(&good).is_err());
         assert!(TaskId::from_name(&format!("tasks/{good}")).is_ok());
+        let lock: LockId = good.parse().unwrap();
+        assert_eq!(LockId::from_name(&lock.name()), Ok(lock));
+        assert!(LockId::from_name(&good).is_err() && LockId::from_name("locks/").is_err());
     }
 }

@@ -5,6 +5,7 @@
 //! [`crate::proof`].
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ use crate::public_key::PublicKey;
 use crate::scope::Scope;
 use crate::spiffe_id::SpiffeId;
 use crate::time::Timestamp;
+
+/// The longest life of any credential, whatever policy and configuration say.
+pub const LIFETIME_MAX: Duration = Duration::from_secs(3_600);
 
 /// The form of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ use brevet_core::revision::Revision;
 use brevet_core::sabotage;
 use brevet_core::scope::Scope;
 use brevet_core::spiffe_id::SpiffeId;
+use brevet_core::terms::LIFETIME_MAX;
 use brevet_core::time::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -22,8 +23,6 @@ use crate::json;
 use crate::jwk_set::JwkSet;
 use crate::jws::{HeaderProfile, Jws, JwsError, KeyReference, TokenType};
 
-/// The longest life of a token in seconds.
-pub const LIFETIME_SECONDS_MAX: u64 = 3600;
 /// How many seconds the broker's clock may be ahead of the resource server's.
 pub const ISSUED_AHEAD_SECONDS_MAX: u64 = 5;
 
@@ -282,7 +281,7 @@ fn read_actors(act: Value, issuer: &str) -> Result<Vec<SpiffeId>, TokenError> {
 
 fn check_times(issued_at: Timestamp, end: Timestamp, now: Timestamp) -> Result<(), TokenError> {
     let lifetime = end.since(issued_at).as_secs();
-    if lifetime == 0 || lifetime > LIFETIME_SECONDS_MAX {
+    if lifetime == 0 || lifetime > LIFETIME_MAX.as_secs() {
         return Err(TokenError::Time);
     }
     if issued_at.since(now).as_millis() > u128::from(ISSUED_AHEAD_SECONDS_MAX) * 1000 {

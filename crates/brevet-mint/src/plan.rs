@@ -15,14 +15,13 @@ use brevet_core::proof::{Permit, Plan};
 use brevet_core::request::{CredentialFacts, FormFacts, TaskFacts};
 use brevet_core::spiffe_id::TrustDomain;
 use brevet_core::task_svid::{InvalidTaskSvidId, TaskSvidId};
-use brevet_core::terms::{Content, JwtSvid, TaskToken, Terms, X509Svid};
+use brevet_core::terms::{Content, JwtSvid, LIFETIME_MAX, TaskToken, Terms, X509Svid};
 use brevet_core::time::{Now, Timestamp};
 use ring::rand::{SecureRandom, SystemRandom};
 use thiserror::Error;
 
 use crate::ca::CaKey;
 use crate::key::Point;
-use crate::signer::LIFETIME_MAX;
 
 /// The most bytes of terms as JSON. The claims repeat them with some 40 bytes more for each permission and actor, so
 /// that the token stays below the 16 KiB that verifiers read.

@@ -6,14 +6,13 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use brevet_core::name::KeyId;
 use brevet_core::proof::Recorded;
 use brevet_core::task_svid::TaskSvidId;
-use brevet_core::terms::{Content, JwtSvid, Profile, TaskToken, Terms, X509Svid};
+use brevet_core::terms::{Content, JwtSvid, LIFETIME_MAX, Profile, TaskToken, Terms, X509Svid};
 use ring::rand::SystemRandom;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -21,9 +20,6 @@ use zeroize::Zeroizing;
 use crate::ca::CaKey;
 use crate::key::{JwtSvids, Point, SigningKey, TaskTokens};
 use crate::{check, jws, jwt_svid, task_token, x509_svid};
-
-/// The longest life that is ever signed, whatever policy and configuration say.
-pub const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 
 /// Why a signer gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use brevet_core::digest::PolicyDigest;
 use brevet_core::sabotage;
+use brevet_core::terms::LIFETIME_MAX;
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use thiserror::Error;
 
@@ -31,8 +32,6 @@ pub const NESTING_MAX: usize = 16;
 
 /// How many `if … then … else` one policy may have: they nest without brackets.
 const CONDITIONALS_MAX: usize = 32;
-/// The longest life that a policy may allow, as for any lease.
-const LIFETIME_SECONDS_MAX: u64 = 3_600;
 const ID_BYTES_MAX: usize = 64;
 
 /// Why policies are not loaded.
@@ -107,7 +106,7 @@ pub enum Problem {
     #[error("unknown annotation @{0}")]
     UnknownAnnotation(String),
     /// Its longest life is not a number of seconds, or too long.
-    #[error("@lifetime_seconds_max is not a whole number from 1 to {LIFETIME_SECONDS_MAX}")]
+    #[error("@lifetime_seconds_max is not a whole number from 1 to {}", LIFETIME_MAX.as_secs())]
     InvalidLifetime,
     /// It forbids and has an obligation, which would never bind anyone.
     #[error("@lifetime_seconds_max stands on a policy that forbids")]
@@ -244,10 +243,8 @@ fn parse_policy(piece: Piece<'_>) -> Result<(Policy, Option<Duration>), Problem>
 
 fn parse_lifetime(text: &str) -> Result<Duration, Problem> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(seconds @ 1..=LIFETIME_SECONDS_MAX) if digits => Ok(Duration::from_secs(seconds)),
-        _ => Err(Problem::InvalidLifetime),
-    }
+    let seconds = text.parse().ok().filter(|_| digits).map(Duration::from_secs);
+    seconds.filter(|life| !life.is_zero() && *life <= LIFETIME_MAX).ok_or(Problem::InvalidLifetime)
 }
 
 fn digest(sources: &BTreeMap<String, String>) -> PolicyDigest {

@@ -48,7 +48,7 @@ pub(in crate::grpc) fn lock(view: &LockView) -> v1::Lock {
     let LockView { record, in_force } = view;
     let Swept { tasks, leases } = record.swept.unwrap_or(Swept { tasks: 0, leases: 0 });
     v1::Lock {
-        name: format!("locks/{}", record.lock.id),
+        name: record.lock.id.name(),
         tenant: record.lock.tenant.as_ref().map(ToString::to_string).unwrap_or_default(),
         selector: Some(wire_selector(&record.lock.selector)),
         message: record.lock.message.clone(),

@@ -140,7 +140,7 @@ fn every_claim_has_one_form() {
         ("exp", json!(1u64 << 63), "time_invalid"),
         ("exp", json!(now), "time_invalid"),
         ("exp", json!(now - 1), "time_invalid"),
-        ("exp", json!(now + LIFETIME_SECONDS_MAX + 1), "time_invalid"),
+        ("exp", json!(now + LIFETIME_MAX.as_secs() + 1), "time_invalid"),
         ("iat", json!(null), "time_invalid"),
         ("iat", json!("0"), "time_invalid"),
         ("iat", json!(now + 6), "time_invalid"),

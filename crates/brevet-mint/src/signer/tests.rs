@@ -1,4 +1,5 @@
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use brevet_core::name::AudienceName;
 use brevet_core::revision::Revision;
