@@ -5,10 +5,10 @@ mod error;
 mod gauges;
 mod ground;
 mod keys;
+mod lanes;
 mod recovery;
 mod root_socket;
 mod server_tls;
-mod stops;
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use brevet_core::fact::Fact;
 use brevet_core::revision::Revision;
+use brevet_core::sabotage;
 use brevet_identity::jwk_set::JwkSet;
 use brevet_journal::Journal;
 use brevet_journal::sqlite::Sqlite;
@@ -39,9 +40,9 @@ use self::gauges::gauges;
 use self::ground::Ground;
 use self::keys::Keys;
 pub use self::keys::{BOOKMARK_KEY_FILE, CHECKPOINT_KEY_FILE, JWT_SVID_KEY_FILE, TASK_TOKEN_KEY_FILE};
+use self::lanes::Lanes;
 use self::root_socket::RootSocket;
 use self::server_tls::{renew_server_certificate, server_tls, trust_of};
-use self::stops::Stops;
 use crate::bookmarks::{self, Bookmarks};
 use crate::broker::{Broker, Parts, TENANT_CHANGED};
 use crate::clock::ClockState;
@@ -51,11 +52,11 @@ use crate::discovery::Discovered;
 use crate::grpc::{self, CallerCredentials, Peer, ProofMemory};
 use crate::http::{HttpListener, PublicDocuments, Readiness, Site};
 use crate::metrics::Metrics;
-use crate::net::{Admitted, Counters, Endpoint, TlsConfig, TlsPeer};
+use crate::net::{Admitted, Counters, Endpoint, TlsConfig, TlsPeer, listen};
 use crate::reaper;
 use crate::reload::{self, Reloader};
 use crate::table::Table;
-use crate::threads::Reserved;
+use crate::threads::Handles;
 use crate::token_bindings::TokenBindings;
 
 /// How often a consumer of the SPIFFE bundle is asked to come back, in seconds.
@@ -77,7 +78,7 @@ pub struct App {
     endpoint: Endpoint,
     tls: TlsConfig,
     http_counters: Arc<Counters>,
-    reserved: Reserved,
+    threads: Handles,
 }
 
 /// Checks a configuration with everything it names, and changes nothing.
@@ -97,12 +98,11 @@ pub fn check(path: &Path) -> Result<(), StartError> {
 }
 
 impl App {
-    /// Builds every part: replays the journal, puts the configuration in force, and binds the sockets last. The emergency
-    /// stop is served by the threads that are reserved for it, everybody by those that run this.
+    /// Builds every part: replays the journal, puts the configuration in force, and binds the sockets last.
     ///
     /// # Errors
     /// [`StartError`]; nothing was served then.
-    pub async fn build(path: &Path, reserved: Reserved) -> Result<Self, StartError> {
+    pub async fn build(path: &Path, threads: Handles) -> Result<Self, StartError> {
         // 1. What the broker stands on: files, journal, clock and keys.
         let Ground { config, configuration, reloader, clock, journal, state, replayed, keys, rng } =
             Ground::lay(path).await?;
@@ -180,14 +180,13 @@ impl App {
         broker.table.durable(noted).await?;
 
         // 3. The sockets, last of all.
-        let grpc = TcpListener::bind(config.grpc.listen)
-            .await
-            .map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
-        let http = HttpListener::plain(config.http.listen).await?;
-        let root = {
-            let _registered_there = reserved.root.enter();
-            RootSocket::bind(&config, &broker, root_counters)?
+        let (grpc, http) = {
+            let _registered_there = threads.strangers.enter();
+            let grpc = listen(config.grpc.listen)
+                .map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
+            (grpc, HttpListener::bind(config.http.listen)?)
         };
+        let root = RootSocket::bind(&config, &broker, root_counters, &threads)?;
         let stopping = Arc::new(AtomicBool::new(false));
         // What ran out while nobody ran is recorded before anyone is answered.
         reaper::run_once(&broker, clock.now()).await;
@@ -203,7 +202,7 @@ impl App {
             grpc.local_addr().map_err(|source| StartError::Listen { address: config.grpc.listen, source })?;
         let url = config.grpc.url.clone().unwrap_or_else(|| format!("https://{address}"));
         let endpoint = Endpoint {
-            routes: grpc::routes(&broker, &config.grpc, credentials, &url)?,
+            routes: grpc::routes(&broker, &config.grpc, credentials, &url, &threads.everybody)?,
             limits: config.grpc.limits(),
             counters: grpc_counters,
         };
@@ -224,7 +223,7 @@ impl App {
             endpoint,
             tls,
             http_counters,
-            reserved,
+            threads,
         })
     }
 
@@ -270,7 +269,7 @@ impl App {
             endpoint,
             tls,
             http_counters,
-            reserved,
+            threads,
         } = self;
         let (stop, stopped) = watch::channel(false);
         let until_stopped = || {
@@ -283,26 +282,29 @@ impl App {
 
         let admit = {
             let (trust, age_max) = (trust_of(&broker), config.grpc.limits().connection_age_max);
-            let (broker, stops) = (Arc::clone(&broker), Stops::new(reserved.stops, &config.grpc));
+            let (broker, lanes) = (Arc::clone(&broker), Lanes::new(&threads, &config.grpc));
             move |peer: TlsPeer| {
                 let now = broker.clock.now().judge;
                 let TlsPeer { certificates, probation, .. } = peer;
                 let extension = Peer::new(certificates, Arc::clone(&trust), Some(probation.clone()));
                 let Ok(caller) = extension.caller(now) else {
-                    return Admitted { extension, age_max, lane: None };
+                    return Admitted { extension, age_max, lane: Some(lanes.everybody()) };
                 };
                 probation.pass(Duration::MAX);
                 Admitted {
                     extension,
                     age_max: caller.valid_until().since(now).min(age_max),
-                    lane: stops.lane(broker.table.in_force().registry(), caller.spiffe_id()),
+                    lane: Some(lanes.of(broker.table.in_force().registry(), caller.spiffe_id())),
                 }
             }
         };
-        let serving_grpc = tokio::spawn(endpoint.serve_tls(grpc, Arc::clone(&tls), admit, until_stopped()));
+        let strangers =
+            if sabotage::on("strangers_stand_in_line") { threads.everybody } else { threads.strangers };
+        let serving_grpc =
+            strangers.spawn(endpoint.serve_tls(grpc, Arc::clone(&tls), admit, until_stopped()));
         let serving_http =
-            tokio::spawn(http.serve(site.routes(), config.http.limits(), http_counters, until_stopped()));
-        let serving_root = reserved.root.spawn(root.serve(until_stopped()));
+            strangers.spawn(http.serve(site.routes(), config.http.limits(), http_counters, until_stopped()));
+        let serving_root = threads.root.spawn(root.serve(until_stopped()));
         let renewing =
             tokio::spawn(renew_server_certificate(config.clone(), authority, Arc::clone(&broker), tls));
         let reaping = tokio::spawn(reaper::run(Arc::clone(&broker)));

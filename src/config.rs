@@ -19,6 +19,7 @@ use brevet_core::registry::{
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::TrustDomain;
 use brevet_core::terms::LIFETIME_MAX;
+use brevet_mint::ca::is_dns_name;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -39,6 +40,9 @@ const MONTH_SECONDS: u64 = 30 * 86_400;
 
 /// Whoever is asked back later than that is kept out.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// The largest window there is (RFC 9113 section 6.9.1).
+const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
 /// Why a configuration is refused.
 #[derive(Debug, Error)]
@@ -232,12 +236,12 @@ fn count(value: NonZeroU32) -> usize {
     usize::try_from(value.get()).unwrap_or(usize::MAX)
 }
 
-/// Where a file is wrong and how, without the line and without the value: what was written there by mistake may be secret
-/// (invariant U5).
+/// Where a file is wrong and how, without the line, the value and a key that there is not: what was written there by
+/// mistake may be secret (invariant U5).
 fn told(error: &toml::de::Error, text: &str) -> String {
     let message = error.message();
     // The words of serde and of toml that repeat a value; what they expect stands behind it.
-    let quoting = ["invalid type", "invalid value", "unknown variant"];
+    let quoting = ["invalid type", "invalid value", "unknown variant", "unknown field"];
     let message =
         match (quoting.iter().find(|kind| message.starts_with(**kind)), message.rsplit_once(", expected ")) {
             _ if sabotage::on("files_are_quoted") => return error.to_string(),
@@ -384,6 +388,17 @@ impl Config {
                 grpc.strangers_message_bytes_max <= grpc.message_bytes_max,
                 "grpc.strangers_message_bytes_max is above grpc.message_bytes_max",
             ),
+            (
+                grpc.stream_window_bytes.get() <= WINDOW_BYTES_MAX,
+                "grpc.stream_window_bytes is above 2147483647",
+            ),
+            (
+                grpc.connection_window_bytes.get() <= WINDOW_BYTES_MAX,
+                "grpc.connection_window_bytes is above 2147483647",
+            ),
+            // There is room for all of them from the first byte on.
+            (self.http.header_fields_max.get() <= 1_000, "http.header_fields_max is above 1000"),
+            (grpc.dns_names.iter().all(|name| is_dns_name(name)), "grpc.dns_names has what is no DNS name"),
             (self.http.listen.ip().is_loopback(), "http.listen is not a loopback address"),
             (
                 grpc.url.as_deref().is_none_or(is_issuer),

@@ -18,6 +18,7 @@ mod local;
 mod stream;
 
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use axum::Router;
 use brevet_core::name::TenantName;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
-use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tokio::runtime::Handle;
 
 use crate::shares::Share;
@@ -37,7 +38,7 @@ pub(crate) use accept::{AcceptLimits, Accepted, Drain, accept_until};
 pub(crate) use admission::Place;
 pub use admission::Probation;
 pub use answers::{Answers, Endless};
-pub(crate) use connection::{HandshakeError, HandshakeLimits, drive, handshake, refuse, within};
+pub(crate) use connection::{HandshakeError, HandshakeLimits, drive, refuse};
 pub use counters::{Counters, Refusal};
 pub use local::{BindError, LocalListener};
 
@@ -113,7 +114,7 @@ impl Default for NetLimits {
             probation_max: Duration::from_secs(10),
             bytes_per_second_max: NonZeroU32::MIN.saturating_add(8 * 1024 * 1024 - 1),
             connection_age_max: Duration::from_secs(900),
-            connection_grace: Duration::from_secs(10),
+            connection_grace: Duration::from_secs(30),
             drain_max: Duration::from_secs(5),
             streams_max: 128,
             header_list_bytes_max: 16 * 1024,
@@ -129,13 +130,16 @@ impl Default for NetLimits {
 }
 
 impl NetLimits {
-    pub(crate) const fn accept(&self) -> AcceptLimits {
+    pub(crate) fn accept(&self) -> AcceptLimits {
         AcceptLimits {
             connections_max: self.connections_max,
             connections_per_peer_max: self.connections_per_peer_max,
             connections_per_network_max: self.connections_per_network_max,
-            handshakes_max: self.handshakes_max,
-            handshakes_per_peer_max: self.handshakes_per_peer_max,
+            // Beyond half of the places one that has shown nothing makes way; nothing else would when all are taken.
+            handshakes_max: self.handshakes_max.min(self.connections_max.div_ceil(2)),
+            handshakes_per_peer_max: self
+                .handshakes_per_peer_max
+                .min(self.connections_per_peer_max.div_ceil(2)),
             handshake_stage_max: self.handshake_stage_max,
             drain_max: self.drain_max,
         }
@@ -145,7 +149,7 @@ impl NetLimits {
         HandshakeLimits {
             bytes_max: self.handshake_bytes_max,
             refused_max: self.handshake_refused_max,
-            bytes_per_second_max: Some(self.bytes_per_second_max),
+            bytes_per_second_max: self.bytes_per_second_max,
         }
     }
 }
@@ -171,8 +175,6 @@ impl ConnectionId {
 pub struct TlsPeer {
     /// The certificates the client sent, its own first; none if it sent none.
     pub certificates: Arc<[CertificateDer<'static>]>,
-    /// Where it connects from.
-    pub address: SocketAddr,
     /// The connection.
     pub connection: ConnectionId,
     /// To be passed when the caller is known: until then the connection is nobody's, makes way for others, and ends soon.
@@ -184,10 +186,6 @@ pub struct TlsPeer {
 pub struct LocalPeer {
     /// The user that connected.
     pub uid: u32,
-    /// The process that connected, if the kernel tells.
-    pub pid: Option<i32>,
-    /// The connection.
-    pub connection: ConnectionId,
 }
 
 /// Threads that serve a connection instead of those that accepted it.
@@ -195,6 +193,13 @@ pub struct LocalPeer {
 pub struct Lane {
     /// The threads.
     pub runtime: Handle,
+    /// What it takes up there, where there is little room.
+    pub room: Option<Room>,
+}
+
+/// What a connection takes up of threads that have little room.
+#[derive(Debug)]
+pub struct Room {
     /// Bytes that the client may send there in a second, and at once beyond that; what is more waits unread.
     pub bytes_per_second_max: NonZeroU32,
     /// One of the caller's and one of its tenant's connections there, for as long as it is served.
@@ -275,6 +280,18 @@ impl Endpoint {
         };
         accept_until(listener.into_inner(), limits.accept(), counters, shutdown, connection).await;
     }
+}
+
+/// Connections that wait to be accepted; the system may have a smaller bound.
+const BACKLOG: u32 = 1_024;
+
+/// Listens. The threads in whose context this is called wait for connections.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // What is left of the last daemon's connections does not keep the next one from starting.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Where a connection comes from, as far as caps and logs need it. The local socket has no address.

@@ -460,7 +460,8 @@ fn precedence(fact: &Fact, was_decided: bool) -> Precedence {
         // A binding lets somebody in.
         Fact::TaskOpened(_) | Fact::LeaseIssued { .. } | Fact::BearerBound(_) => Precedence::Growth,
         Fact::Denied { .. } | Fact::DenialsUnrecorded { .. } => Precedence::Denial,
-        Fact::LockCreated(_) => Precedence::Stop,
+        // The lock waits for the record that root was there.
+        Fact::LockCreated(_) | Fact::RootSocketUsed { .. } => Precedence::Stop,
         Fact::LeasesEnded { .. } if was_decided => Precedence::Stop,
         _ => Precedence::Ending,
     }
@@ -494,6 +495,8 @@ mod tests {
         let (selector, message) = (Selector::Task(task), String::new());
         let created = Fact::LockCreated(Lock { id: lock, tenant: None, selector, message, until: None });
         assert_eq!(precedence(&created, false), Precedence::Stop, "over the root socket nothing is decided");
+        let used = Fact::RootSocketUsed { uid: 0, method: "CreateLock".to_owned() };
+        assert_eq!(precedence(&used, false), Precedence::Stop);
         let lifted = Fact::LockLifted { lock, proposer: None, confirmers: Vec::new() };
         assert_eq!(precedence(&lifted, true), Precedence::Ending);
     }

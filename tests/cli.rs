@@ -5,6 +5,9 @@
 #[cfg(test)]
 #[path = "cli/agents.rs"]
 mod agents;
+#[cfg(test)]
+#[path = "cli/readme.rs"]
+mod readme;
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -450,8 +453,8 @@ fn serve_check_finds_what_a_start_would_and_changes_nothing() {
     assert!(state() == before, "a check changed the state directory");
 
     for (from, to, reason) in [
-        ("[http]", "[htpp]", "htpp"),
-        ("reflection = true", "reflections = true", "reflections"),
+        ("[http]", "[htpp]", "unknown field, expected one of"),
+        ("reflection = true", "reflections = true", "unknown field, expected one of"),
         ("\"policies\"", "\"polices\"", "polices"),
         ("\"workloads.pem\"", "\"nobody.pem\"", "nobody.pem"),
         ("\"workloads.pem\"", "\"orchestrator.key\"", "orchestrator.key"),

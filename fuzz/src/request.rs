@@ -41,7 +41,7 @@ use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tower::ServiceExt;
 
 use super::headers::{Bearer, Headers};
@@ -173,7 +173,7 @@ impl World {
             proofs: ProofMemory::new(BEGAN, true, few),
         };
         let mut world = Self {
-            router: grpc::routes(&broker, &ground.config.grpc, credentials, URL).unwrap(),
+            router: grpc::routes(&broker, &ground.config.grpc, credentials, URL, &Handle::current()).unwrap(),
             trust: Arc::clone(&ground.configuration.trust),
             task: String::new(),
             lease: String::new(),

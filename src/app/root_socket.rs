@@ -13,6 +13,7 @@ use crate::broker::Broker;
 use crate::config::Config;
 use crate::grpc;
 use crate::net::{Counters, Endpoint, LocalListener, LocalPeer};
+use crate::threads::Handles;
 
 /// A bound root socket.
 pub(super) struct RootSocket {
@@ -27,11 +28,13 @@ impl RootSocket {
         config: &Config,
         broker: &Arc<Broker>,
         counters: Arc<Counters>,
+        threads: &Handles,
     ) -> Result<Self, StartError> {
         let path = config.root_socket();
+        let _registered_there = threads.root.enter();
         let listener =
             LocalListener::bind(&path).map_err(|source| StartError::Root { path: path.clone(), source })?;
-        let routes = grpc::root_routes(broker, &config.grpc);
+        let routes = grpc::root_routes(broker, &config.grpc, &threads.everybody);
         Ok(Self { path, listener, endpoint: Endpoint { routes, limits: config.root_limits(), counters } })
     }
 

@@ -188,6 +188,8 @@ impl EventTail {
         while self.next.is_none() {
             let event = Event::read(self.tail.next().await?)?;
             self.next = self.view.shows(&event.envelope).then_some(event);
+            // Others' records may be many, and nothing is waited for between them.
+            tokio::task::yield_now().await;
         }
         Ok(())
     }

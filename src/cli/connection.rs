@@ -66,6 +66,8 @@ pub(super) struct Session {
     pub(super) broker: Broker,
     /// Its URL, without a slash at its end.
     pub(super) endpoint: String,
+    /// The file with the caller's own key; none at the root socket.
+    pub(super) key: Option<PathBuf>,
     /// The form of the answer.
     pub(super) output: Format,
 }
@@ -85,13 +87,16 @@ impl Client {
         let outcome = runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::from);
         let outcome = outcome.and_then(|runtime| {
             runtime.block_on(async {
-                let (broker, endpoint) = match root_socket {
-                    Some(path) => {
-                        (connect_local(path, &Settings::default()).await?, path.display().to_string())
-                    }
-                    None => self.connection.connect().await?,
+                let session = match root_socket {
+                    Some(path) => Session {
+                        broker: connect_local(path, &Settings::default()).await?,
+                        endpoint: path.display().to_string(),
+                        key: None,
+                        output: self.output,
+                    },
+                    None => self.connection.connect(self.output).await?,
                 };
-                command(Session { broker, endpoint, output: self.output }).await
+                command(session).await
             })
         });
         outcome.map_or_else(|failure| failure.report(), |()| Exit::Ok)
@@ -132,11 +137,12 @@ impl Connection {
         }
     }
 
-    async fn connect(&self) -> Result<(Broker, String), Failure> {
-        let (broker, endpoint) = match self.target()? {
+    async fn connect(&self, output: Format) -> Result<Session, Failure> {
+        let (broker, endpoint, key) = match self.target()? {
             Target::Folder(dir, identity) => {
                 let endpoints = Endpoints::read(dir)?;
-                (endpoints.connect(identity).await?, endpoints.grpc)
+                let key = endpoints.key(identity).map(Path::to_owned);
+                (endpoints.connect(identity).await?, endpoints.grpc, key)
             }
             Target::Each { endpoint, own, key, bundle, server } => {
                 let identity = match own {
@@ -146,9 +152,10 @@ impl Connection {
                     }
                 };
                 let trust = ServerTrust::load(bundle, server.clone())?;
-                (connect(endpoint, &identity, &trust, &Settings::default()).await?, endpoint.to_owned())
+                let broker = connect(endpoint, &identity, &trust, &Settings::default()).await?;
+                (broker, endpoint.to_owned(), Some(key.to_owned()))
             }
         };
-        Ok((broker, endpoint.trim_end_matches('/').to_owned()))
+        Ok(Session { broker, endpoint: endpoint.trim_end_matches('/').to_owned(), key, output })
     }
 }

@@ -46,7 +46,7 @@ struct Issue {
     #[command(flatten)]
     scope: ScopeOptions,
     /// An X.509-SVID for the task over the holder key: it says who works on which task and permits nothing.
-    #[arg(long, conflicts_with_all = ["permit", "scope", "bind_certificate", "token_file"], requires = "holder_key")]
+    #[arg(long, conflicts_with_all = ["permit", "scope", "bind_certificate", "token_file"])]
     svid: bool,
     /// A JWT-SVID for the task and this audience: it says who works on which task, and a verifier may take it from whoever
     /// bears it.
@@ -129,7 +129,11 @@ impl Issue {
         let request_id = wish.request_id()?;
         let claim = self.claim_file.as_deref().map(secret::read).transpose()?;
         let (profile, audience, csr) = if self.svid {
-            (v1::Profile::X509Svid, String::new(), Some(wish.holder.certification_request()?))
+            (
+                v1::Profile::X509Svid,
+                String::new(),
+                Some(wish.holder.certification_request(session.key.as_deref())?),
+            )
         } else if let Some(audience) = &self.jwt_svid {
             (v1::Profile::JwtSvid, audience.to_string(), None)
         } else {

@@ -1,6 +1,6 @@
 //! The agent's own holder key: proofs of possession and certification requests from the file that holds it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brevet_client::dpop::{HolderKey, Proof, prove};
@@ -15,7 +15,7 @@ use crate::clock::Clock;
 /// Whose key the task is bound to.
 #[derive(Debug, Args)]
 pub(super) struct Holder {
-    /// The file with the agent's own holder key, P-256 in PEM; without it that is the key of the X.509-SVID.
+    /// The file with the task's holder key, P-256 in PEM, if that is not the caller's own.
     #[arg(long, value_name = "FILE")]
     holder_key: Option<PathBuf>,
 }
@@ -32,10 +32,10 @@ impl Holder {
         Ok(Some(prove(&key, &proof)?))
     }
 
-    /// A certification request, which names the key and says nothing else.
-    pub(super) fn certification_request(&self) -> Result<Vec<u8>, Failure> {
-        let Some(path) = &self.holder_key else {
-            return Err(Usage("an X.509-SVID is for a key of its own: name it with --holder-key").into());
+    /// A certification request, which names the holder key and says nothing else.
+    pub(super) fn certification_request(&self, own: Option<&Path>) -> Result<Vec<u8>, Failure> {
+        let Some(path) = self.holder_key.as_deref().or(own) else {
+            return Err(Usage("an X.509-SVID needs a key").into());
         };
         let key = KeyPair::from_pem(&secret::read(path)?)?;
         let mut params = CertificateParams::default();

@@ -48,7 +48,7 @@ fn start(
     let threads = Threads::start()?;
     threads.everybody.block_on(async {
         let shutdown = told_to_stop()?;
-        let app = App::build(config, threads.reserved()).await?;
+        let app = App::build(config, threads.handles()).await?;
         listening(&app)?;
         app.run(shutdown).await?;
         Ok(())

@@ -232,7 +232,7 @@ pub struct HttpConfig {
 }
 
 impl HttpConfig {
-    /// The limits of the listener; those of TLS, which plain HTTP has none of, keep their defaults.
+    /// The limits of the listener.
     #[must_use]
     pub fn limits(&self) -> HttpLimits {
         HttpLimits {
@@ -244,7 +244,6 @@ impl HttpConfig {
             connection_age_max: seconds(self.connection_age_seconds_max),
             connection_grace: seconds(self.connection_grace_seconds_max),
             drain_max: seconds(self.drain_seconds_max),
-            ..HttpLimits::default()
         }
     }
 }

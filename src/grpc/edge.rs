@@ -14,6 +14,7 @@ use brevet_core::name::TenantName;
 use brevet_core::proof::Caller;
 use brevet_core::sabotage;
 use brevet_core::spiffe_id::SpiffeId;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -35,6 +36,7 @@ use crate::broker::Refusal;
 use crate::config::CallLimits;
 use crate::net::{Endless, LocalPeer};
 use crate::shares::{Full, Share, Shares};
+use crate::threads::run_on;
 
 /// The bytes before a message that say how long it is (gRPC over HTTP/2, Length-Prefixed-Message).
 const FRAME_HEAD: usize = 5;
@@ -46,6 +48,7 @@ const NO_METHOD: &str = "unknown";
 pub(super) struct Edge {
     door: Door,
     limits: CallLimits,
+    everybody: Handle,
     load: Load,
     rates: Rates,
     comebacks: Comebacks,
@@ -76,11 +79,12 @@ struct Call<'a> {
 }
 
 impl Edge {
-    pub(super) fn new(door: Door, limits: CallLimits) -> Self {
+    pub(super) fn new(door: Door, limits: CallLimits, everybody: &Handle) -> Self {
         let of_all = &door.broker.limits;
         let (calls, issues) = (of_all.calls_in_flight_max(), of_all.issues_at_once_max());
         Self {
             limits,
+            everybody: everybody.clone(),
             load: Load::new(calls, issues, of_all.tokens_at_once()),
             rates: Rates::new(of_all.calls_of_callers(), of_all.callers_remembered_max()),
             comebacks: Comebacks::new(of_all.retry_delays()),
@@ -238,7 +242,7 @@ impl Edge {
     async fn in_turn(&self, who: &Who, call: &Call<'_>, request: Request, next: Next) -> Response {
         let caller = match who {
             // Whoever is at the local root socket pulls the emergency brake, which no load keeps out.
-            Who::Root { .. } => return next.run(request).await,
+            Who::Root { .. } => return self.run(call, request, next).await,
             Who::Known(caller) => Some(caller.spiffe_id()),
             Who::Nobody => None,
         };
@@ -248,7 +252,7 @@ impl Edge {
                 Ok(share) => share,
                 Err(full) => return self.too_much(caller, call, full.limit).into_http(),
             };
-            let mut response = next.run(request).await;
+            let mut response = self.run(call, request, next).await;
             response.extensions_mut().insert(Endless);
             return response;
         }
@@ -275,7 +279,18 @@ impl Edge {
             return self.too_much(caller, call, "calls_in_flight_max").into_http();
         };
         let _turn = self.load.turn(call.class).await;
-        next.run(Request::from_parts(head, Body::from(whole))).await
+        self.run(call, Request::from_parts(head, Body::from(whole)), next).await
+    }
+
+    /// Has the method answer. What is no stop is done by everybody's threads, so that nothing that takes long, or goes on,
+    /// is in the way of the next stop (invariant R5).
+    async fn run(&self, call: &Call<'_>, request: Request, next: Next) -> Response {
+        let is_there = Handle::current().id() == self.everybody.id();
+        if call.class == Class::Revoke || is_there || sabotage::on("stoppers_do_all_there") {
+            return next.run(request).await;
+        }
+        let answered = run_on(&self.everybody, next.run(request)).await;
+        answered.unwrap_or_else(|| Status::unavailable("the call broke off").into_http())
     }
 
     /// One more of a caller's messages of which a part has come.

@@ -35,6 +35,7 @@ use brevet_api::v1::lease_service_server::LeaseServiceServer;
 use brevet_api::v1::lock_service_server::LockServiceServer;
 use brevet_api::v1::revocation_service_server::RevocationServiceServer;
 use brevet_api::v1::task_service_server::TaskServiceServer;
+use tokio::runtime::Handle;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
@@ -58,7 +59,8 @@ const ENDING_BYTES_MAX: usize = 256;
 /// room of several there.
 const EVENT_BYTES_PER_REQUEST_BYTE: usize = 16;
 
-/// The services of the network listener, with their limits.
+/// The services of the network listener, with their limits. What is no stop is done by `everybody`, whichever threads serve
+/// the connection.
 ///
 /// # Errors
 /// If the description of the services, which is compiled in, does not read.
@@ -67,6 +69,7 @@ pub fn routes(
     config: &GrpcConfig,
     credentials: CallerCredentials,
     url: &str,
+    everybody: &Handle,
 ) -> Result<Router, tonic_reflection::server::Error> {
     let door = Door::new(Arc::clone(broker), credentials, url.to_owned());
     let bytes_max = config.call_limits().message_bytes_max;
@@ -103,26 +106,26 @@ pub fn routes(
             .build_v1()?;
         services = services.add_service(reflection.max_decoding_message_size(bytes_max));
     }
-    Ok(answered(services, door, config))
+    Ok(answered(services, door, config, everybody))
 }
 
 /// Services whose callers are answered in time, whatever they send.
-fn answered(services: Routes, door: Door, config: &GrpcConfig) -> Router {
-    let edge = Arc::new(Edge::new(door, config.call_limits()));
+fn answered(services: Routes, door: Door, config: &GrpcConfig, everybody: &Handle) -> Router {
+    let edge = Arc::new(Edge::new(door, config.call_limits(), everybody));
     // One layer does all of it: each costs every call some microseconds.
     let layer = move |request: Request, next: Next| Arc::clone(&edge).answer(request, next);
     services.prepare().into_axum_router().layer(from_fn(layer))
 }
 
 /// What the local root socket serves: locks, and nothing that could be issued or read by it.
-pub fn root_routes(broker: &Arc<Broker>, config: &GrpcConfig) -> Router {
+pub fn root_routes(broker: &Arc<Broker>, config: &GrpcConfig, everybody: &Handle) -> Router {
     let bytes_max = config.call_limits().message_bytes_max;
     let answer_bytes_max = answer_bytes_max(bytes_max);
     let door = Door::new(Arc::clone(broker), CallerCredentials::none(), String::new());
     let locks = LockServiceServer::new(lock::Locks(door.clone()))
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(answer_bytes_max);
-    answered(Routes::new(locks), door, config)
+    answered(Routes::new(locks), door, config, everybody)
 }
 
 fn answer_bytes_max(request_bytes_max: usize) -> usize {

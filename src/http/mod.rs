@@ -23,15 +23,14 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 pub use documents::PublicDocuments;
 
 use crate::metrics::{self, Metrics};
 use crate::net::{
-    AcceptLimits, Accepted, Counters, Drain, HandshakeError, HandshakeLimits, NetLimits, Place, TlsConfig,
-    accept_until, drive, handshake, refuse, within,
+    AcceptLimits, Accepted, Counters, Drain, HandshakeError, NetLimits, Place, accept_until, drive, listen,
+    refuse,
 };
 
 /// The limits of the HTTP listener.
@@ -41,8 +40,6 @@ pub struct HttpLimits {
     pub connections_max: usize,
     /// Likewise from one peer: an IPv4 address or an IPv6 network of 64 bits.
     pub connections_per_peer_max: usize,
-    /// From accepting a connection to its TLS handshake being complete.
-    pub handshake_max: Duration,
     /// How long a client may take to send a request's head, or leave its connection idle.
     pub header_read_max: Duration,
     /// The request line and header fields of one request, in bytes.
@@ -62,7 +59,6 @@ impl Default for HttpLimits {
         Self {
             connections_max: 512,
             connections_per_peer_max: 128,
-            handshake_max: Duration::from_secs(5),
             header_read_max: Duration::from_secs(5),
             header_bytes_max: 8 * 1024,
             header_fields_max: 64,
@@ -128,12 +124,9 @@ impl Site {
     }
 }
 
-/// A bound HTTP socket and how it is protected.
+/// A bound socket for plain HTTP.
 #[derive(Debug)]
-pub struct HttpListener {
-    listener: TcpListener,
-    tls: Option<TlsConfig>,
-}
+pub struct HttpListener(TcpListener);
 
 /// Why the HTTP listener can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -147,23 +140,15 @@ pub enum ListenError {
 }
 
 impl HttpListener {
-    /// Binds a socket for plain HTTP.
+    /// Binds it. The threads in whose context this is called wait for connections.
     ///
     /// # Errors
     /// If the address is not a loopback address or can't be bound.
-    pub async fn plain(address: SocketAddr) -> Result<Self, ListenError> {
+    pub fn bind(address: SocketAddr) -> Result<Self, ListenError> {
         if !address.ip().to_canonical().is_loopback() {
             return Err(ListenError::NotLoopback(address));
         }
-        Ok(Self { listener: TcpListener::bind(address).await?, tls: None })
-    }
-
-    /// Binds a socket for HTTPS. The configuration offers ALPN `http/1.1`.
-    ///
-    /// # Errors
-    /// If the address can't be bound.
-    pub async fn tls(address: SocketAddr, tls: TlsConfig) -> Result<Self, ListenError> {
-        Ok(Self { listener: TcpListener::bind(address).await?, tls: Some(tls) })
+        Ok(Self(listen(address)?))
     }
 
     /// The address it is bound to.
@@ -171,7 +156,7 @@ impl HttpListener {
     /// # Errors
     /// If the system doesn't tell.
     pub fn local_address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.0.local_addr()
     }
 
     /// Serves HTTP/1.1 until `shutdown` completes, lets running answers go on for the drain time and returns.
@@ -182,22 +167,20 @@ impl HttpListener {
         counters: Arc<Counters>,
         shutdown: impl Future<Output = ()>,
     ) {
-        let Self { listener, tls } = self;
         let routes = routes.with_state(());
         let connection = {
             let counters = Arc::clone(&counters);
             move |accepted| {
-                let (tls, routes, counters) = (tls.clone(), routes.clone(), Arc::clone(&counters));
-                async move { serve_connection(accepted, tls, routes, &limits, &counters).await }
+                let (routes, counters) = (routes.clone(), Arc::clone(&counters));
+                async move { serve_connection(accepted, routes, &limits, &counters).await }
             }
         };
-        accept_until(listener, limits.accept(), counters, shutdown, connection).await;
+        accept_until(self.0, limits.accept(), counters, shutdown, connection).await;
     }
 }
 
 async fn serve_connection(
     accepted: Accepted<TcpStream>,
-    tls: Option<TlsConfig>,
     routes: Router,
     limits: &HttpLimits,
     counters: &Counters,
@@ -206,33 +189,15 @@ async fn serve_connection(
     if sabotage::on("probes_are_kept_out") {
         place.probation().pass(Duration::MAX);
     }
-    let served = async {
-        let Some(tls) = tls else {
-            serve_http1(stream, routes, limits, &place, drain).await;
-            return Ok(());
-        };
-        let protocols = [None, Some(b"http/1.1".as_slice())];
-        let handshakes = HandshakeLimits { bytes_per_second_max: None, ..NetLimits::default().handshake() };
-        let started = handshake(stream, tls.load_full(), &protocols, &place, handshakes);
-        serve_http1(within(limits.handshake_max, &place, started).await?, routes, limits, &place, drain)
-            .await;
-        Ok(())
-    };
-    let outcome = tokio::select! {
-        outcome = served => outcome,
-        () = place.makes_way() => Err(HandshakeError::MadeWay),
-    };
-    if let Err(error) = outcome {
-        refuse(counters, origin, &error);
+    tokio::select! {
+        () = serve_http1(stream, routes, limits, &place, drain) => {}
+        () = place.makes_way() => refuse(counters, origin, &HandshakeError::MadeWay),
     }
 }
 
 /// Whoever comes here stays a stranger, so its place never becomes its own: one that has asked for nothing of late makes
 /// way for a newcomer, or a few that are silent would keep out the probes.
-async fn serve_http1<S>(stream: S, routes: Router, limits: &HttpLimits, place: &Place, drain: Drain)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+async fn serve_http1(stream: TcpStream, routes: Router, limits: &HttpLimits, place: &Place, drain: Drain) {
     let routes = TowerToHyperService::new(routes);
     let answer = service_fn(|request| {
         place.begun();

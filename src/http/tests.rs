@@ -5,7 +5,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::metrics::DecisionOutcome;
 use crate::net::Refusal;
-use crate::net::tests::tls_with;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ISSUER: &str = "https://brevet.example";
@@ -35,7 +34,7 @@ async fn run(limits: HttpLimits) -> Running {
             move || readiness.lock().unwrap().clone()
         }),
     };
-    let listener = HttpListener::plain("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = HttpListener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_address().unwrap();
     let serving = listener.serve(site.routes(), limits, Arc::clone(&counters), std::future::pending());
     tokio::spawn(serving);
@@ -136,27 +135,6 @@ async fn metrics_are_open_metrics_text_with_every_reason_of_refusal() {
 }
 
 #[tokio::test]
-async fn https_is_served_to_clients_that_know_alpn_and_to_those_that_do_not() {
-    let protocols: [&[&[u8]]; 2] = [&[b"http/1.1"], &[]];
-    for client_protocols in protocols {
-        let tls = tls_with(b"http/1.1", client_protocols);
-        let any = "127.0.0.1:0".parse().unwrap();
-        let listener = HttpListener::tls(any, Arc::clone(&tls.server)).await.unwrap();
-        let address = listener.local_address().unwrap();
-        let routes = Router::new().route("/livez", get(livez));
-        let counters = Arc::new(Counters::new("http"));
-        tokio::spawn(listener.serve(routes, HttpLimits::default(), counters, std::future::pending()));
-        let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.client));
-        let name = "localhost".try_into().unwrap();
-        let mut stream = connector.connect(name, TcpStream::connect(address).await.unwrap()).await.unwrap();
-        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
-        let mut answer = String::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
-    }
-}
-
-#[tokio::test]
 async fn nothing_but_reading_is_allowed() {
     let running = run(HttpLimits::default()).await;
     for (request, status) in [
@@ -206,7 +184,7 @@ async fn r1_one_peer_has_no_more_connections_than_its_cap() {
 #[tokio::test]
 async fn plain_http_is_for_loopback_alone() {
     for address in ["0.0.0.0:0", "192.0.2.1:0", "[::]:0"] {
-        let refused = HttpListener::plain(address.parse().unwrap()).await;
+        let refused = HttpListener::bind(address.parse().unwrap());
         assert!(matches!(refused, Err(ListenError::NotLoopback(_))), "{address}");
     }
 }

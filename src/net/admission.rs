@@ -243,7 +243,14 @@ impl Book {
 /// Changes a share, and forgets it when nothing is left of it.
 fn change_share<K: Hash + Eq>(shares: &mut HashMap<K, Share>, key: K, change: impl Fn(&mut Share)) {
     match shares.entry(key) {
-        Entry::Vacant(none) => change(none.insert(Share::default())),
+        Entry::Vacant(none) => {
+            let mut share = Share::default();
+            change(&mut share);
+            // One that is known too late, when its connection is gone already, begins none.
+            if share.connections > 0 {
+                none.insert(share);
+            }
+        }
         Entry::Occupied(mut share) => {
             change(share.get_mut());
             if share.get().connections == 0 {

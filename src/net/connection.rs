@@ -18,7 +18,6 @@ use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -29,6 +28,7 @@ use super::admission::Place;
 use super::answers::Answers;
 use super::stream::{Metered, Replayed};
 use super::{Admitted, ConnectionId, Counters, Lane, LocalPeer, NetLimits, Origin, Refusal, TlsPeer};
+use crate::threads::run_on;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -38,7 +38,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) struct HandshakeLimits {
     pub(crate) bytes_max: usize,
     pub(crate) refused_max: Duration,
-    pub(crate) bytes_per_second_max: Option<NonZeroU32>,
+    pub(crate) bytes_per_second_max: NonZeroU32,
 }
 
 /// Why a handshake failed.
@@ -63,14 +63,12 @@ pub(crate) enum HandshakeError {
 }
 
 /// A TLS connection whose handshake is complete.
-pub(crate) type TlsStart = TlsStream<Metered<TcpStream>>;
+type TlsStart = TlsStream<Metered<TcpStream>>;
 
-/// Runs the handshake of TLS in bounded bytes, and paces what comes after it. The protocols are those that ALPN may have
-/// chosen; `None` stands for a client that doesn't know ALPN.
-pub(crate) async fn handshake(
+/// Runs the handshake of TLS in bounded bytes, and paces what comes after it.
+async fn handshake(
     stream: TcpStream,
     tls: Arc<ServerConfig>,
-    protocols: &[Option<&[u8]>],
     place: &Place,
     limits: HandshakeLimits,
 ) -> Result<TlsStart, HandshakeError> {
@@ -95,7 +93,7 @@ pub(crate) async fn handshake(
     };
     let (metered, session) = stream.get_mut();
     metered.pace(limits.bytes_per_second_max);
-    if protocols.contains(&session.alpn_protocol()) { Ok(stream) } else { Err(HandshakeError::Protocol) }
+    if session.alpn_protocol() == Some(b"h2") { Ok(stream) } else { Err(HandshakeError::Protocol) }
 }
 
 /// Reads what a refused client still sends until it closes, within bounds. To close with bytes unread resets the
@@ -119,9 +117,8 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     admit: &(dyn Fn(TlsPeer) -> Admitted<C> + Send + Sync),
 ) {
     let Accepted { stream, origin, place, drain } = accepted;
-    let Some(address) = origin else { return };
     let started = within(limits.handshake_max, &place, async {
-        let mut stream = handshake(stream, tls, &[Some(b"h2")], &place, limits.handshake()).await?;
+        let mut stream = handshake(stream, tls, &place, limits.handshake()).await?;
         preface(&mut stream).await?;
         Ok(stream)
     });
@@ -132,7 +129,7 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     place.complete();
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default().into();
     let (connection, probation) = (place.id(), place.probation());
-    let admitted = admit(TlsPeer { certificates, address, connection, probation });
+    let admitted = admit(TlsPeer { certificates, connection, probation });
     let age = admitted.age_max.min(spread(limits.connection_age_max, connection));
     let serving = Serving { routes, limits, counters: Arc::clone(&counters), origin, age, drain };
     let served = async {
@@ -153,23 +150,19 @@ async fn elsewhere<C: Clone + Send + Sync + 'static>(
     serving: Serving,
     mut stream: TlsStart,
     extension: C,
-    Lane { runtime, bytes_per_second_max, places }: Lane,
+    Lane { runtime, room }: Lane,
 ) {
-    // What is in a set ends when the set is dropped.
-    let mut there = JoinSet::new();
     let serve = async move {
-        let _held = places;
         let (metered, _) = stream.get_mut();
-        metered.pace(Some(bytes_per_second_max));
+        if let Some(room) = &room {
+            metered.pace(room.bytes_per_second_max);
+        }
         match metered.register_here() {
             Ok(()) => serving.http2(stream, extension).await,
             Err(error) => refuse(&serving.counters, serving.origin, &HandshakeError::Broken(error)),
         }
     };
-    there.spawn_on(serve, &runtime);
-    if let Some(Err(error)) = there.join_next().await {
-        tracing::warn!(%error, "a connection broke off");
-    }
+    let _ended = run_on(&runtime, serve).await;
 }
 
 /// Serves one connection of the local socket.
@@ -194,7 +187,7 @@ pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
         Err(error) => return refuse(&counters, origin, &error),
     };
     place.probation().pass(Duration::MAX);
-    let extension = admit(LocalPeer { uid: peer.uid(), pid: peer.pid(), connection: place.id() });
+    let extension = admit(LocalPeer { uid: peer.uid() });
     let age = spread(limits.connection_age_max, place.id());
     Serving { routes, limits, counters, origin, age, drain }.http2(stream, extension).await;
 }
@@ -291,7 +284,7 @@ async fn preface(stream: &mut (impl AsyncRead + Unpin)) -> Result<(), HandshakeE
     if read == *PREFACE { Ok(()) } else { Err(HandshakeError::Preface) }
 }
 
-pub(crate) async fn within<T>(
+async fn within<T>(
     limit: Duration,
     place: &Place,
     handshake: impl Future<Output = Result<T, HandshakeError>>,

@@ -30,7 +30,6 @@ enum Bound {
     /// Bytes that may still be read.
     Length(usize),
     Pace(Pace),
-    None,
 }
 
 /// A bucket of bytes, as the time since boot at which it will be full (the generic cell rate algorithm of ITU-T I.371).
@@ -53,13 +52,8 @@ impl<S> Metered<S> {
     }
 
     /// From now on it may be as much as it will, but no faster than this.
-    pub(super) fn pace(&mut self, bytes_per_second: Option<NonZeroU32>) {
-        self.bound = match bytes_per_second {
-            Some(bytes_per_second) => {
-                Bound::Pace(Pace { bytes_per_second, full_at: since_boot(), waits: None })
-            }
-            None => Bound::None,
-        };
+    pub(super) fn pace(&mut self, bytes_per_second: NonZeroU32) {
+        self.bound = Bound::Pace(Pace { bytes_per_second, full_at: since_boot(), waits: None });
     }
 }
 
@@ -107,7 +101,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, TooLong)));
             }
             Bound::Pace(pace) => ready!(pace.poll_ready(cx)),
-            Bound::Length(_) | Bound::None => {}
+            Bound::Length(_) => {}
         }
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buffer);
@@ -118,7 +112,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
                 let wait = pace.after(read, since_boot());
                 pace.waits = wait.map(|wait| Box::pin(sleep(wait)));
             }
-            Bound::Pace(_) | Bound::None => {}
+            Bound::Pace(_) => {}
         }
         result
     }

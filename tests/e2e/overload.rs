@@ -6,6 +6,8 @@ use std::fs;
 use brevet_api::v1;
 use brevet_api::v1::selector::Kind;
 use brevet_core::fact::Fact;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -259,13 +261,10 @@ fn threads(process: u32, name: &str, file: &str) -> Vec<String> {
     own.filter_map(|thread| fs::read_to_string(thread.join(file)).ok()).collect()
 }
 
-/// How often they have had nothing to do.
-fn rests(process: u32, name: &str) -> u64 {
-    let of_thread = |status: &String| {
-        let rests = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        rests.unwrap().trim().parse::<u64>().unwrap()
-    };
-    threads(process, name, "status").iter().map(of_thread).sum()
+/// How often they were given a core (the third number of the kernel's Documentation/scheduler/sched-stats.rst).
+fn turns(process: u32, name: &str) -> u64 {
+    let of_thread = |stat: &String| stat.split_whitespace().nth(2).unwrap().parse::<u64>().unwrap();
+    threads(process, name, "schedstat").iter().map(of_thread).sum()
 }
 
 /// How nice they are (proc_pid_stat(5): the 17th field behind the name).
@@ -286,47 +285,60 @@ async fn r5_whoever_may_stop_others_waits_for_nobody_elses_threads() {
     let (agent, operator, root) =
         (world.client(AGENT).await, world.client(OPERATOR).await, world.root().await);
     let task = world.open_task(world.create("open")).await.name;
+    let preview = || v1::RevokeLeasesRequest {
+        selector: Some(v1::Selector { kind: Some(Kind::Task(task.clone())) }),
+        validate_only: true,
+        ..v1::RevokeLeasesRequest::default()
+    };
     // The caller has its place when it has been answered.
-    operator.list_locks(v1::ListLocksRequest::default()).await.ok();
+    operator.revoke_leases(preview()).await.ok();
     let beyond = world.client(OPERATOR).await;
-    let rests = || ["stops", "root"].map(|name| rests(world.daemon.id(), name));
+    let address = world.endpoints().grpc.trim_start_matches("https://").to_owned();
+    let names = ["stops", "root", "everybody", "strangers"];
     // Also threads that are made by threads, as whatever takes long makes them.
     for _ in 0..3 {
         agent.list(v1::ListTasksRequest::default()).await.ok();
     }
-    let niceness = ["stops", "root", "everybody"].map(|name| niceness(world.daemon.id(), name));
+    let niceness = names.map(|name| niceness(world.daemon.id(), name));
     let own = *niceness[0].first().unwrap();
-    assert_eq!(niceness, [own, own, own + 5].map(|nice| BTreeSet::from([nice])));
-    let mut before = rests();
-    let mut since = || {
-        let now = rests();
-        let [stops, root] = std::mem::replace(&mut before, now);
-        [now[0] - stops, now[1] - root]
+    assert_eq!(niceness, [own, own, own + 5, own + 10].map(|nice| BTreeSet::from([nice])));
+
+    // A call that is answered before the next comes takes a turn at least of each thread that has to do with it.
+    let mut before = [0; 4];
+    let mut busy = || {
+        let now = names.map(|name| turns(world.daemon.id(), name));
+        let since = std::mem::replace(&mut before, now);
+        let turns = (0..4).map(|thread| now[thread].saturating_sub(since[thread]));
+        turns.zip(names).filter(|(turns, _)| *turns >= CALLS / 2).map(|(_, name)| name).collect::<Vec<_>>()
     };
+    busy();
     for _ in 0..CALLS {
         agent.get(&task).await.ok();
     }
-    let of_agent = since();
+    assert_eq!(busy(), ["everybody"]);
     for _ in 0..CALLS {
-        beyond.list_locks(v1::ListLocksRequest::default()).await.ok();
+        operator.revoke_leases(preview()).await.ok();
     }
-    let of_beyond = since();
+    assert_eq!(busy(), ["stops"]);
+    for _ in 0..CALLS {
+        beyond.revoke_leases(preview()).await.ok();
+    }
+    assert_eq!(busy(), ["everybody"], "who has no room there is served all the same");
     for _ in 0..CALLS {
         operator.list_locks(v1::ListLocksRequest::default()).await.ok();
     }
-    let of_operator = since();
+    assert_eq!(busy(), ["stops", "everybody"], "what is no stop is not done by the threads of stops");
     for _ in 0..CALLS {
-        root.list_locks(v1::ListLocksRequest::default()).await.ok();
+        root.lift("locks/00000000000000000000000000").await.refused(Code::NotFound, "not_found");
     }
-    let of_root = since();
-    // A call that is answered before the next comes leaves a thread of its own at rest, unless the thread is taken off its
-    // core before it rests and finds the next call when it is back.
-    let few = 0..CALLS / 2;
-    assert!(!few.contains(&of_operator[0]) && few.contains(&of_operator[1]), "{of_operator:?}");
-    assert!(!few.contains(&of_root[1]) && few.contains(&of_root[0]), "{of_root:?}");
-    for others in [of_agent, of_beyond] {
-        assert!(others.iter().all(|rests| few.contains(rests)), "{others:?}");
+    assert_eq!(busy(), ["root"]);
+    for _ in 0..CALLS {
+        let mut stranger = TcpStream::connect(&address).await.unwrap();
+        stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        // The alert that says why.
+        assert_eq!(stranger.read_u8().await.unwrap(), 21);
     }
+    assert_eq!(busy(), ["strangers"]);
     drop((agent, operator, beyond, root));
     world.finish();
 }

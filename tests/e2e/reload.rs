@@ -78,7 +78,7 @@ async fn the_registry_takes_effect_when_its_file_changes_and_a_typo_never() {
 
     world.configure(|config| drop(config.insert("task_typos".to_owned(), true.into())));
     world.daemon.hang_up();
-    eventually("the typo is refused", || async { world.log().contains("task_typos") }).await;
+    eventually("the typo is refused", || async { world.log().contains("unknown field") }).await;
     orchestrator.create(typed("two")).await.refused(Code::PermissionDenied, "not_registered");
 
     world.configure(|config| {

@@ -215,8 +215,8 @@ async fn a_configuration_with_a_fault_is_refused_with_its_place() {
     };
     assert_eq!(check(), (Some(0), String::new()));
     for (bad, told) in [
-        (good.replace("policy_directory", "policy_folder"), "policy_folder"),
-        (format!("{good}\n[limit]\nleases = 1\n"), "limit"),
+        (good.replace("policy_directory", "policy_folder"), "unknown field, expected one of"),
+        (format!("{good}\n[limit]\nleases = 1\n"), "unknown field, expected one of"),
         (
             good.replace("enforcement = \"lease\"", "enforcement = \"none\""),
             "unknown variant, expected one of",

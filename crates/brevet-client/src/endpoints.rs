@@ -147,6 +147,13 @@ impl Endpoints {
         self.identities.get(name).ok_or_else(|| EndpointsError::UnknownIdentity(name.to_owned()))
     }
 
+    /// The file with the key of an identity, whether it has a certificate or a token.
+    #[must_use]
+    pub fn key(&self, name: &str) -> Option<&Path> {
+        let of_identity = self.identities.get(name).map(|files| &files.key);
+        of_identity.or_else(|| self.bearers.get(name).map(|files| &files.key)).map(PathBuf::as_path)
+    }
+
     /// The files of an identity without a certificate.
     ///
     /// # Errors

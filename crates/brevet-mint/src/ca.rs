@@ -414,15 +414,21 @@ fn uri(spiffe_id: &SpiffeId) -> Result<SanType, rcgen::Error> {
 }
 
 /// A host name in the preferred syntax (RFC 1034 §3.5) without a wildcard; letters may be of either case.
-fn dns_name(name: &str) -> Result<SanType, ServerCertificateError> {
+/// Whether a name is one of DNS (RFC 1123 §2.1).
+#[must_use]
+pub fn is_dns_name(name: &str) -> bool {
     let label_is_valid = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
+    name.len() <= 253 && name.split('.').all(label_is_valid)
+}
+
+fn dns_name(name: &str) -> Result<SanType, ServerCertificateError> {
     let invalid = || ServerCertificateError::DnsName(name.to_owned());
-    if name.len() > 253 || !name.split('.').all(label_is_valid) {
+    if !is_dns_name(name) {
         return Err(invalid());
     }
     Ok(SanType::DnsName(name.try_into().map_err(|_| invalid())?))

@@ -19,11 +19,9 @@ fn r5_a_connection_is_served_by_the_threads_that_it_was_admitted_to() {
         move || {
             let caller = "spiffe://td.example/a".parse().unwrap();
             let tenant = TenantName::default();
-            Some(Lane {
-                runtime: runtime.clone(),
-                bytes_per_second_max: NonZeroU32::new(1 << 20).unwrap(),
-                places: (of_callers.take(&caller).ok()?, of_tenants.take(&tenant).ok()?),
-            })
+            let places = (of_callers.take(&caller).ok()?, of_tenants.take(&tenant).ok()?);
+            let room = Some(Room { bytes_per_second_max: NonZeroU32::new(1 << 20).unwrap(), places });
+            Some(Lane { runtime: runtime.clone(), room })
         }
     };
     let testing = here.spawn(async move {

@@ -94,11 +94,12 @@ impl Shared {
     }
 
     pub(crate) fn append(&self, entry: Entry, fold: &mut dyn FnMut(Revision)) -> Result<Ticket, AppendError> {
-        // Half of the queue is left to denials and endings, and a quarter to endings alone.
-        let (has_space, quarters) = match entry.precedence {
-            Precedence::Growth => (self.ample.load(Ordering::Relaxed), 2),
-            Precedence::Denial => (!self.scarce.load(Ordering::Relaxed), 3),
-            Precedence::Ending | Precedence::Stop => (true, 4),
+        // What does not make the state grow has half of the queue to itself, what ends a quarter, and stops the last of it.
+        let (has_space, sixteenths) = match entry.precedence {
+            Precedence::Growth => (self.ample.load(Ordering::Relaxed), 8),
+            Precedence::Denial => (!self.scarce.load(Ordering::Relaxed), 12),
+            Precedence::Ending => (true, 15),
+            Precedence::Stop => (true, 16),
         };
         if !has_space {
             return Err(AppendError::NoSpace);
@@ -108,7 +109,7 @@ impl Shared {
         if queue.closed || self.progress.is_sealed() {
             return Err(AppendError::Sealed);
         }
-        let share = |max: usize| max / 4 * quarters;
+        let share = |max: usize| max.saturating_mul(sixteenths) / 16;
         if queue.bodies.len() >= share(self.limits.queue_records_max)
             || queue.bytes >= share(self.limits.queue_bytes_max)
         {

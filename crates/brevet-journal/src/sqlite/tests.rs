@@ -59,21 +59,22 @@ fn f4_on_a_full_disk_the_reserve_is_given_up_once_and_then_the_journal_ends() {
 fn r1_what_grows_makes_way_for_denials_and_both_for_what_ends() {
     let limits = Limits {
         queue_records_max: 1 << 20,
-        queue_bytes_max: 4_000,
+        queue_bytes_max: 16_000,
         commit_window: Duration::ZERO,
         recent_bytes_max: 0,
     };
     let shared = Shared::new(Link::genesis(Incarnation(1)), Revision::ZERO, limits);
     shared.set_ample(true);
-    // Nobody takes from this queue, so it fills up by bytes: to a half, to three quarters, to the end.
+    // Nobody takes from this queue, so it fills up by bytes: to a half, to three quarters, to a last part, to the end.
     let fill = |precedence| {
         let entry = || Entry { kind: Kind::Note, precedence, body: vec![0; 1_000] };
         let taken = (0..9).take_while(|_| shared.append(entry(), &mut |_| {}).is_ok()).count();
         (taken, shared.append(entry(), &mut |_| {}).unwrap_err())
     };
-    assert_eq!(fill(Precedence::Growth), (2, AppendError::Busy));
-    assert_eq!(fill(Precedence::Denial), (1, AppendError::Busy));
-    assert_eq!(fill(Precedence::Ending), (1, AppendError::Busy));
+    assert_eq!(fill(Precedence::Growth), (8, AppendError::Busy));
+    assert_eq!(fill(Precedence::Denial), (4, AppendError::Busy));
+    assert_eq!(fill(Precedence::Ending), (3, AppendError::Busy));
+    assert_eq!(fill(Precedence::Stop), (1, AppendError::Busy));
 
     let shared = Shared::new(Link::genesis(Incarnation(1)), Revision::ZERO, limits);
     shared.set_scarce(true);

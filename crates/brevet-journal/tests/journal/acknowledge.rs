@@ -177,11 +177,17 @@ fn a_slow_disk_sheds_what_grows_before_what_ends() {
     let journal = start(Options { checkpoint_records: 1, queue_records_max: 4, ..options(dir.path()) }, gate);
     let let_go = let_go; // dropped before the journal, whose end waits for the signer
     let add = |precedence| journal.append(Entry { precedence, ..note(b"x") }, &mut |_| ()).map(|_| ());
-    let (grow, end) = (|| add(Precedence::Growth), || add(Precedence::Ending));
+    let [grow, end, stop] = [Precedence::Growth, Precedence::Ending, Precedence::Stop].map(|precedence| {
+        let add = &add;
+        move || add(precedence)
+    });
     end().unwrap();
     has_entered.recv().unwrap();
     assert_eq!([grow(), grow(), grow()], [Ok(()), Ok(()), Err(AppendError::Busy)]);
-    assert_eq!([end(), end(), end()], [Ok(()), Ok(()), Err(AppendError::Busy)]);
+    assert_eq!(
+        [end(), end(), stop(), stop()],
+        [Ok(()), Err(AppendError::Busy), Ok(()), Err(AppendError::Busy)]
+    );
     for _ in 0..2 {
         let_go.send(Ok([0; 64])).unwrap();
     }
