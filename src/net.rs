@@ -206,6 +206,10 @@ pub struct Room {
     pub places: (Share, Share<TenantName>),
 }
 
+/// Marks the requests of a connection whose threads are kept for few: the local root socket's, and those with little room.
+#[derive(Debug, Clone, Copy)]
+pub struct Reserved;
+
 /// What becomes of a new connection.
 #[derive(Debug)]
 pub struct Admitted<C> {

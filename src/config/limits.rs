@@ -268,7 +268,7 @@ impl Limits {
         ShareLimits {
             what: "streams of revocations",
             all: Some(("watch_streams_max", count(self.watch_streams_max))),
-            per_caller: ("watch_streams_per_caller_max", count(self.watch_streams_per_caller_max)),
+            per_holder: ("watch_streams_per_caller_max", count(self.watch_streams_per_caller_max)),
         }
     }
 
@@ -278,22 +278,22 @@ impl Limits {
         ShareLimits {
             what: "streams of the audit log",
             all: Some(("audit_streams_max", count(self.audit_streams_max))),
-            per_caller: ("audit_streams_per_caller_max", count(self.audit_streams_per_caller_max)),
+            per_holder: ("audit_streams_per_caller_max", count(self.audit_streams_per_caller_max)),
         }
     }
 
     /// How many of one tenant's may follow the audit log.
     #[must_use]
     pub fn audit_streams_of_tenants(&self) -> ShareLimits {
-        let per_caller = ("audit_streams_per_tenant_max", count(self.audit_streams_per_tenant_max));
-        ShareLimits { what: "streams of the audit log of one tenant", all: None, per_caller }
+        let per_holder = ("audit_streams_per_tenant_max", count(self.audit_streams_per_tenant_max));
+        ShareLimits { what: "streams of the audit log of one tenant", all: None, per_holder }
     }
 
     /// How many lists one caller may have made at once. In all, they wait for their turn.
     #[must_use]
     pub fn lists_of_callers(&self) -> ShareLimits {
-        let per_caller = ("lists_per_caller_max", count(self.lists_per_caller_max));
-        ShareLimits { what: "lists", all: None, per_caller }
+        let per_holder = ("lists_per_caller_max", count(self.lists_per_caller_max));
+        ShareLimits { what: "lists", all: None, per_holder }
     }
 
     /// The turns at making lists.
@@ -329,8 +329,8 @@ impl Limits {
     /// How many calls of one caller may have sent a part of their message.
     #[must_use]
     pub fn calls_unfinished_of_callers(&self) -> ShareLimits {
-        let per_caller = ("calls_unfinished_per_caller_max", count(self.calls_unfinished_per_caller_max));
-        ShareLimits { what: UNFINISHED, all: None, per_caller }
+        let per_holder = ("calls_unfinished_per_caller_max", count(self.calls_unfinished_per_caller_max));
+        ShareLimits { what: UNFINISHED, all: None, per_holder }
     }
 
     /// How many of one tenant, and in all.
@@ -339,7 +339,7 @@ impl Limits {
         ShareLimits {
             what: UNFINISHED,
             all: Some(("calls_unfinished_max", count(self.calls_unfinished_max))),
-            per_caller: ("calls_unfinished_per_tenant_max", count(self.calls_unfinished_per_tenant_max)),
+            per_holder: ("calls_unfinished_per_tenant_max", count(self.calls_unfinished_per_tenant_max)),
         }
     }
 

@@ -148,7 +148,7 @@ impl GrpcConfig {
         let all = Some(("stop_connections_max", count(self.stop_connections_max)));
         let of_callers = ("stop_connections_per_caller_max", count(self.stop_connections_per_caller_max));
         let of_tenants = ("stop_connections_per_tenant_max", count(self.stop_connections_per_tenant_max));
-        [of_callers, of_tenants].map(|per_caller| ShareLimits { what, all, per_caller })
+        [of_callers, of_tenants].map(|per_holder| ShareLimits { what, all, per_holder })
     }
 
     /// The limits of the listener.

@@ -87,7 +87,7 @@ mod tests {
 
     #[tokio::test]
     async fn r1_what_waits_for_its_end_is_counted_and_given_back() {
-        let limits = ShareLimits { what: "bodies", all: None, per_caller: ("own", 1) };
+        let limits = ShareLimits { what: "bodies", all: None, per_holder: ("own", 1) };
         let (shares, caller) = (Shares::new(limits), "a");
         let wait = || shares.take(&caller);
         let parts = tokio_stream::iter(["ab", "", "cd"]).map(|part| Ok::<_, Infallible>(Bytes::from(part)));

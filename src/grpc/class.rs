@@ -8,7 +8,7 @@ pub(super) const CHECK: &str = "Check";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
 pub(super) enum Class {
-    /// The emergency stop, and ending what others hold.
+    /// The emergency stop, its lifting, without which nobody could work on, and ending what others hold.
     Revoke,
     /// What resource servers ask before they trust a credential; and probes, which cost nothing and whose refusal would
     /// have a busy daemon restarted.

@@ -27,7 +27,9 @@ use super::accept::{Accepted, Drain};
 use super::admission::Place;
 use super::answers::Answers;
 use super::stream::{Metered, Replayed};
-use super::{Admitted, ConnectionId, Counters, Lane, LocalPeer, NetLimits, Origin, Refusal, TlsPeer};
+use super::{
+    Admitted, ConnectionId, Counters, Lane, LocalPeer, NetLimits, Origin, Refusal, Reserved, TlsPeer,
+};
 use crate::threads::run_on;
 
 /// How an HTTP/2 connection begins (RFC 9113 section 3.4).
@@ -131,7 +133,8 @@ pub(super) async fn serve_tls<C: Clone + Send + Sync + 'static>(
     let (connection, probation) = (place.id(), place.probation());
     let admitted = admit(TlsPeer { certificates, connection, probation });
     let age = admitted.age_max.min(spread(limits.connection_age_max, connection));
-    let serving = Serving { routes, limits, counters: Arc::clone(&counters), origin, age, drain };
+    let reserved = admitted.lane.as_ref().is_some_and(|lane| lane.room.is_some());
+    let serving = Serving { routes, limits, counters: Arc::clone(&counters), origin, age, drain, reserved };
     let served = async {
         match admitted.lane {
             Some(lane) => elsewhere(serving, stream, admitted.extension, lane).await,
@@ -189,7 +192,7 @@ pub(super) async fn serve_local<C: Clone + Send + Sync + 'static>(
     place.probation().pass(Duration::MAX);
     let extension = admit(LocalPeer { uid: peer.uid() });
     let age = spread(limits.connection_age_max, place.id());
-    Serving { routes, limits, counters, origin, age, drain }.http2(stream, extension).await;
+    Serving { routes, limits, counters, origin, age, drain, reserved: true }.http2(stream, extension).await;
 }
 
 /// Runs a connection until it ends. Asks it to close by `close` when it is too old or the listener closes, and cuts
@@ -230,6 +233,7 @@ struct Serving {
     origin: Origin,
     age: Duration,
     drain: Drain,
+    reserved: bool,
 }
 
 /// The client left an answer untaken.
@@ -243,13 +247,16 @@ impl Serving {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         C: Clone + Send + Sync + 'static,
     {
-        let Self { routes, limits, counters, origin, age, drain } = self;
+        let Self { routes, limits, counters, origin, age, drain, reserved } = self;
         let answers = Answers::default();
         let service = {
             let answers = answers.clone();
             service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(extension.clone());
                 request.extensions_mut().insert(answers.clone());
+                if reserved {
+                    request.extensions_mut().insert(Reserved);
+                }
                 let (answering, answers) = (routes.clone().call(request), answers.clone());
                 async move { answering.await.map(|response| answers.watched(response)) }
             })

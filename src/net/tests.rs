@@ -520,7 +520,7 @@ impl Listen for Exhausted {
 }
 
 #[tokio::test]
-async fn f9_exhaustion_of_descriptors_neither_spins_nor_ends_the_listener() {
+async fn exhaustion_of_descriptors_neither_spins_nor_ends_the_listener() {
     let counters = Arc::new(Counters::new("grpc"));
     let (calls, served) = (Arc::default(), Arc::new(Notify::new()));
     let listener = Exhausted { calls: Arc::clone(&calls), failures: 3 };

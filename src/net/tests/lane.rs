@@ -4,7 +4,7 @@ use super::*;
 use crate::shares::{ShareLimits, Shares};
 
 fn shares<C: Ord + Clone>() -> Arc<Shares<C>> {
-    Shares::new(ShareLimits { what: "connections", all: None, per_caller: ("connections_max", 1) })
+    Shares::new(ShareLimits { what: "connections", all: None, per_holder: ("connections_max", 1) })
 }
 
 #[test]

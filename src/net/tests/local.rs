@@ -66,7 +66,7 @@ async fn a_client_of_another_protocol_is_refused() {
 }
 
 #[tokio::test]
-async fn f18_a_peer_that_answers_no_ping_is_cut() {
+async fn a_peer_that_answers_no_ping_is_cut() {
     let directory = private_directory();
     let path = directory.path().join("root.sock");
     let limits = NetLimits { keepalive_interval: SHORT, keepalive_timeout: SHORT, ..NetLimits::default() };
@@ -79,7 +79,7 @@ async fn f18_a_peer_that_answers_no_ping_is_cut() {
 }
 
 #[tokio::test]
-async fn f23_rapid_resets_end_the_connection_and_their_work_is_bounded() {
+async fn rapid_resets_end_the_connection_and_their_work_is_bounded() {
     const HEADERS: &[u8] = &[0, 0, 3, 1, 0x05];
     const GET_ROOT_OVER_HTTPS: &[u8] = &[0x82, 0x84, 0x87];
     const RESET: &[u8] = &[0, 0, 4, 3, 0];

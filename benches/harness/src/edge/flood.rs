@@ -10,10 +10,10 @@ use brevet::clock::since_boot;
 use brevet_client::Endpoints;
 use brevet_identity::tls;
 use brevet_identity::trust::{Bundle, ServerTrust};
-use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::time_provider::DefaultTimeProvider;
+use rustls::{ClientConfig, ClientConnection};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Silent,
     /// Connections that begin a ClientHello and never end it.
     Slow,
+    /// Connections that have the daemon make its half of a handshake, and say no more.
+    Half,
     /// Connections that send garbage.
     Garbage,
     /// Calls that are reset at once.
@@ -45,13 +47,21 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Silent, Self::Slow, Self::Garbage, Self::RapidReset, Self::Continuations, Self::Pings];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Silent,
+        Self::Slow,
+        Self::Half,
+        Self::Garbage,
+        Self::RapidReset,
+        Self::Continuations,
+        Self::Pings,
+    ];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Silent => "silent connections",
             Self::Slow => "slow handshakes",
+            Self::Half => "half handshakes",
             Self::Garbage => "garbage",
             Self::RapidReset => "rapid resets",
             Self::Continuations => "endless header fields",
@@ -74,10 +84,11 @@ pub(crate) fn flood(dir: &Path) -> Result<(), Failure> {
     let address: SocketAddr = endpoints.grpc.trim_start_matches("https://").parse()?;
     obey(|Flood { kind, time }| {
         let config = Arc::new(client_config(dir, &endpoints)?);
+        let hello = hello(&config)?;
         runtime.block_on(async {
             let (end, mut sent, mut held) = (since_boot() + time, 0, std::collections::VecDeque::new());
             while since_boot() < end {
-                match opening(kind) {
+                match opening(kind, &hello) {
                     Some(bytes) => {
                         // What is refused is a part of the flood as well.
                         if let Ok(mut stream) = dial(address, sent).await {
@@ -98,13 +109,22 @@ pub(crate) fn flood(dir: &Path) -> Result<(), Failure> {
 }
 
 /// What a stranger sends, if the flood is one of strangers.
-const fn opening(kind: Kind) -> Option<&'static [u8]> {
+const fn opening(kind: Kind, hello: &[u8]) -> Option<&[u8]> {
     match kind {
+        Kind::Half => Some(hello),
         Kind::Silent => Some(&[]),
         Kind::Slow => Some(&[0x16, 3, 1, 1, 0, 1, 0]),
         Kind::Garbage => Some(&[0xa5; 512]),
         Kind::RapidReset | Kind::Continuations | Kind::Pings => None,
     }
+}
+
+/// A ClientHello that the daemon answers.
+fn hello(config: &Arc<ClientConfig>) -> Result<Vec<u8>, Failure> {
+    let name = ServerName::try_from("localhost")?;
+    let mut hello = Vec::new();
+    ClientConnection::new(Arc::clone(config), name)?.write_tls(&mut hello)?;
+    Ok(hello)
 }
 
 /// Connects from one of sixty thousand addresses in as many networks as there are bytes.

@@ -30,7 +30,7 @@ fn writer(dir: &Path) -> Writer {
 }
 
 #[test]
-fn f4_on_a_full_disk_the_reserve_is_given_up_once_and_then_the_journal_ends() {
+fn on_a_full_disk_the_reserve_is_given_up_once_and_then_the_journal_ends() {
     let dir = tempfile::tempdir().unwrap();
     let reserve = dir.path().join("journal.reserve");
     let mut writer = writer(dir.path());

@@ -100,7 +100,7 @@ fn u3_a_cut_is_refused_or_changes_nothing() {
 }
 
 #[test]
-fn f6_a_zeroed_or_repeated_block_is_refused_or_changes_nothing() {
+fn a_zeroed_or_repeated_block_is_refused_or_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
     for store in stores(dir.path()) {

@@ -98,7 +98,7 @@ fn l1_twenty_kills_lose_nothing_acknowledged() {
 }
 
 #[test]
-fn f16_a_second_process_is_refused() {
+fn a_second_process_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (mut child, acks) = spawn(dir.path());
     acks.recv().unwrap();

@@ -61,7 +61,7 @@ fn t6_the_control_revision_binds_after_a_restart() {
 }
 
 #[test]
-fn f16_a_second_handle_is_refused() {
+fn a_second_handle_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let journal = start(options(dir.path()), Key::new("k"));
     assert!(matches!(Sqlite::open(options(dir.path())), Err(OpenError::InUse(_))));
