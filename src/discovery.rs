@@ -125,7 +125,7 @@ impl Discovery {
                 }
                 Err(problem) => {
                     refused.extend(problem.refusal());
-                    warn!(issuer, %problem, "the issuer's keys could not be had; those from before are used for now");
+                    warn!(issuer, %problem, "the issuer's keys could not be had; those from before stay in use");
                 }
             }
         }

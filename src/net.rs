@@ -208,7 +208,7 @@ pub struct Room {
 
 /// Marks the requests of a connection whose threads are kept for few: the local root socket's, and those with little room.
 #[derive(Debug, Clone, Copy)]
-pub struct Reserved;
+pub struct ReservedThreads;
 
 /// What becomes of a new connection.
 #[derive(Debug)]

@@ -48,10 +48,11 @@ pub struct GrpcConfig {
     /// Connections at once from one network: an IPv4 network of 24 bits or an IPv6 network of 48 bits.
     #[serde(default = "defaults::connections_per_network_max")]
     pub connections_per_network_max: NonZeroU32,
-    /// Handshakes at once. When there are as many, one of whoever has the most makes way for a newcomer.
+    /// Handshakes at once, and never more than half of the connections. When there are as many, one of whoever has the
+    /// most makes way for a newcomer.
     #[serde(default = "defaults::handshakes_max")]
     pub handshakes_max: NonZeroU32,
-    /// Handshakes at once from one peer.
+    /// Handshakes at once from one peer, and never more than half of its connections.
     #[serde(default = "defaults::handshakes_per_peer_max")]
     pub handshakes_per_peer_max: NonZeroU32,
     /// Seconds from accepting a connection to its handshake being complete.

@@ -34,7 +34,7 @@ use super::unread::{
 };
 use crate::broker::Refusal;
 use crate::config::CallLimits;
-use crate::net::{Endless, LocalPeer, Reserved};
+use crate::net::{Endless, LocalPeer, ReservedThreads};
 use crate::shares::{Full, Share, Shares};
 use crate::threads::run_on;
 
@@ -285,7 +285,7 @@ impl Edge {
     /// Has the method answer. What is no stop is done by everybody's threads, so that nothing that takes long, or goes on,
     /// is in the way of the next stop (invariant R5).
     async fn run(&self, call: &Call<'_>, request: Request, next: Next) -> Response {
-        let is_there = request.extensions().get::<Reserved>().is_none();
+        let is_there = request.extensions().get::<ReservedThreads>().is_none();
         if is_there || call.class == Class::Revoke || sabotage::on("stoppers_do_all_there") {
             return next.run(request).await;
         }

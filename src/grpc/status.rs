@@ -38,7 +38,7 @@ pub(super) fn status(code: Code, reason: &str, text: &str) -> Status {
     Status::with_error_details(code, text, details)
 }
 
-/// There is too much for now, and when it may be less (`google.rpc.RetryInfo`).
+/// There is too much at once, and when it may be less (`google.rpc.RetryInfo`).
 pub(super) fn exhausted(reason: &str, text: &str, retry: Duration) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
     details.set_retry_info(Some(retry));

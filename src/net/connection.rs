@@ -28,7 +28,7 @@ use super::admission::Place;
 use super::answers::Answers;
 use super::stream::{Metered, Replayed};
 use super::{
-    Admitted, ConnectionId, Counters, Lane, LocalPeer, NetLimits, Origin, Refusal, Reserved, TlsPeer,
+    Admitted, ConnectionId, Counters, Lane, LocalPeer, NetLimits, Origin, Refusal, ReservedThreads, TlsPeer,
 };
 use crate::threads::run_on;
 
@@ -255,7 +255,7 @@ impl Serving {
                 request.extensions_mut().insert(extension.clone());
                 request.extensions_mut().insert(answers.clone());
                 if reserved {
-                    request.extensions_mut().insert(Reserved);
+                    request.extensions_mut().insert(ReservedThreads);
                 }
                 let (answering, answers) = (routes.clone().call(request), answers.clone());
                 async move { answering.await.map(|response| answers.watched(response)) }
